@@ -1,0 +1,63 @@
+"""From grey values to what a network is fed: one function, used by training and inference alike.
+
+A uint8 volume has at most 256 different values, so the whole treatment is a table of 256 numbers made from the
+volume's histogram: exact, and no float copy of a volume is ever needed to find its mean.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Table = npt.NDArray[np.float32]
+
+
+class IntensityError(ValueError):
+    """An intensity treatment that is not known here."""
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Standardise a volume by the mean and standard deviation of its scanned voxels.
+
+    Zeros are left out of both: they are the margins of a volume that was cut out of a bigger scan, and their share
+    differs from volume to volume. limit: the standardised values are clipped to ± this many standard deviations.
+    """
+
+    kind: str = "standardised"
+    limit: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.kind != "standardised":
+            raise IntensityError(f'intensity: found kind "{self.kind}", wanted "standardised"')
+        if not self.limit > 0:
+            raise IntensityError(f"intensity: found limit {self.limit}, wanted a positive number")
+
+    @classmethod
+    def from_mapping(cls, entries: Mapping[str, Any]) -> Self:
+        """Check the entries of a settings or weights file. Raises IntensityError."""
+        if set(entries) - {"kind", "limit"}:
+            raise IntensityError(f"intensity: found {sorted(entries)}, wanted kind and limit")
+        return cls(**entries)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Give the entries that `from_mapping` reads."""
+        return asdict(self)
+
+    def table(self, volume: npt.NDArray[np.uint8]) -> Table:
+        """Give the network's input for every grey value of this volume: float32, shape (256,).
+
+        A volume that holds zeros only, or a single other value, has no spread: its table maps that value to 0.
+        """
+        counts = np.bincount(volume.reshape(-1), minlength=256).astype(np.float64)
+        grey = np.arange(256, dtype=np.float64)
+        counts[0] = 0.0
+        total = counts.sum()
+        if total == 0.0:
+            return np.zeros(256, np.float32)
+        mean = float((counts * grey).sum() / total)
+        deviation = float(np.sqrt((counts * (grey - mean) ** 2).sum() / total))
+        scaled = (grey - mean) / max(deviation, 1.0)  # under one grey level of spread there is only rounding
+        return np.clip(scaled, -self.limit, self.limit).astype(np.float32)

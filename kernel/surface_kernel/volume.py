@@ -1,0 +1,138 @@
+"""Volumes on disk: the competition's TIFFs in, masks out that the scorer reads back as they were written.
+
+Every axis order is (z, y, x). Pixels are decoded by Pillow, page by page, as the competition's scorer does: it reads
+LZW wherever it is installed, while tifffile needs imagecodecs for that, which Kaggle's image lacks. Headers are read
+by tifffile, which says what a file declares without decoding any of it.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image
+
+Volume = npt.NDArray[np.uint8]
+
+WANTED = "a multi-page grey uint8 TIFF, (z, y, x)"
+_ZLIB_LEVEL = 6
+
+
+class VolumeError(ValueError):
+    """A volume that cannot be used; the message names the file, what was found and what was wanted."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a TIFF declares about itself, checked to be a grey uint8 volume."""
+
+    shape_zyx: tuple[int, int, int]
+
+
+def read_header(path: Path) -> Header:
+    """Read the shape of a volume without decoding it.
+
+    Raises VolumeError when the file is missing, is no TIFF, or holds something else than grey uint8 pages of one
+    shape. A truncated file may pass here and fail in `read`: its first pages are whole.
+    """
+    if not path.is_file():
+        raise VolumeError(f"{path}: found no such file, wanted {WANTED}")
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page.aspage() for page in tiff.pages]
+    except Exception as error:  # tifffile raises whatever its parser trips over: struct.error, KeyError, ...
+        raise VolumeError(f"{path}: found no readable TIFF ({_one_line(error)}), wanted {WANTED}") from error
+    if not pages:
+        raise VolumeError(f"{path}: found a TIFF without pages, wanted {WANTED}")
+    for index, page in enumerate(pages):
+        dtype = "unknown" if page.dtype is None else str(page.dtype)
+        if dtype != "uint8" or page.ndim != 2 or page.samplesperpixel != 1 or page.photometric != 1:
+            kind = page.photometric.name if hasattr(page.photometric, "name") else page.photometric
+            found = f"{dtype} {tuple(page.shape)} {kind}"
+            raise VolumeError(f"{path}: found {found} on page {index}, wanted {WANTED}")
+        if page.shape != pages[0].shape:
+            found = f"pages of {tuple(pages[0].shape)} and {tuple(page.shape)}"
+            raise VolumeError(f"{path}: found {found}, wanted pages of one shape")
+    height, width = pages[0].shape
+    if len(pages) == 1:
+        raise VolumeError(f"{path}: found a single page of {height}×{width}, wanted {WANTED}")
+    return Header((len(pages), int(height), int(width)))
+
+
+def read(path: Path) -> Volume:
+    """Read a volume: uint8 (z, y, x), C-contiguous.
+
+    Raises VolumeError as `read_header` does, and when a page cannot be decoded.
+    """
+    shape_zyx = read_header(path).shape_zyx
+    volume = np.empty(shape_zyx, np.uint8)
+    for z, page in enumerate(_pages(path)):
+        if z >= shape_zyx[0] or page.shape != shape_zyx[1:]:
+            raise VolumeError(f"{path}: found page {z} of {page.shape}, wanted {shape_zyx} as its header says")
+        volume[z] = page
+    return volume
+
+
+def _pages(path: Path) -> Iterator[Volume]:
+    z = 0
+    try:
+        with Image.open(path) as image:
+            for z in range(getattr(image, "n_frames", 1)):
+                image.seek(z)
+                yield np.asarray(image)
+    except Exception as error:  # on broken files Pillow raises OSError, TypeError, KeyError, SyntaxError, struct.error
+        raise VolumeError(f"{path}: found page {z} undecodable ({_one_line(error)}), wanted {WANTED}") from error
+
+
+def write_mask(path: Path, mask: Volume) -> None:
+    """Write a mask, uint8 {0, 1} (z, y, x), so that it appears complete under `path` or not at all.
+
+    The bytes are deflated by the standard library's zlib: tifffile's own choice of codec depends on what else is
+    installed, and would make the file's bytes depend on it too. The file is read back by Pillow before it gets its
+    name. Raises VolumeError for another dtype, rank or value, and when the file does not read back.
+    """
+    if mask.dtype != np.uint8 or mask.ndim != 3 or mask.size == 0:
+        raise VolumeError(f"{path}: found a {mask.dtype} array of shape {mask.shape}, wanted a uint8 (z, y, x) mask")
+    if mask.max() > 1:
+        raise VolumeError(f"{path}: found the value {mask.max()} in a mask, wanted 0 and 1 only")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        _write_pages(partial, mask)
+        if not np.array_equal(np.stack(list(_pages(partial))), mask):
+            raise VolumeError(f"{path}: found other voxels on reading back, wanted the mask that was written")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_pages(path: Path, volume: Volume) -> None:
+    """Write one deflated strip a page. Without `photometric`, three or four pages would be taken for colours."""
+    strips = (zlib.compress(page.tobytes(), _ZLIB_LEVEL) for page in volume)
+    tifffile.imwrite(
+        path,
+        strips,
+        shape=volume.shape,
+        dtype=np.uint8,
+        photometric="minisblack",
+        compression="zlib",
+        rowsperstrip=volume.shape[1],
+        metadata=None,
+    )
+
+
+def write_lzw(path: Path, volume: Volume) -> None:
+    """Write uint8 (z, y, x) grey values as the competition does: LZW, one page a slice."""
+    first, *rest = (Image.fromarray(page) for page in volume)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        first.save(partial, format="TIFF", compression="tiff_lzw", save_all=True, append_images=rest)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
