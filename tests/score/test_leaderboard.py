@@ -1,0 +1,108 @@
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from surface_score import CaseScore, mean_score, score_case
+
+CASE = CaseScore(
+    surface_dice=0.8, voi_score=0.5, voi_split=1.0, voi_merge=7 / 3, dice=0.6, predicted_share=0.1, truth_share=0.2
+)
+PERFECT = {"surface_dice": 1.0, "voi_score": 1.0, "voi_split": 0.0, "voi_merge": 0.0, "dice": 1.0}
+
+
+def label_of(*values):
+    return np.array(values, np.uint8).reshape(1, 1, -1)
+
+
+def measured(case, *names):
+    return [getattr(case, name) for name in names]
+
+
+def test_agrees_with_the_references(golden_world):
+    case = score_case(golden_world.prediction, golden_world.label)
+    voi_score = 1 / (1 + 0.3 * (golden_world.voi_split + golden_world.voi_merge))
+    expected = [golden_world.surface_dice, voi_score, golden_world.voi_split, golden_world.voi_merge, golden_world.dice]
+    names = ["surface_dice", "voi_score", "voi_split", "voi_merge", "dice"]
+    assert measured(case, *names) == pytest.approx(expected, abs=1e-9)
+    assert case.score is None
+    assert case.topo_score is None
+    assert case.betti is None
+
+
+def test_label_2_is_background_in_both():
+    # Of six voxels two are ignored; of the other four one is hit, one missed, one false.
+    case = score_case(label_of(1, 0, 1, 0, 1, 1), label_of(1, 1, 0, 0, 2, 2))
+    assert case.dice == 0.5
+    assert case.predicted_share == case.truth_share == 0.5
+    without = score_case(label_of(1, 0, 1, 0, 0, 0), label_of(1, 1, 0, 0, 2, 2))
+    assert case == without
+
+
+def test_a_predicted_2_and_a_bool_are_foreground():
+    label = label_of(1, 1, 0, 0)
+    expected = score_case(label_of(1, 1, 0, 0), label)
+    assert expected.dice == 1.0
+    assert score_case(label_of(2, 255, 0, 0), label) == expected
+    assert score_case(label_of(1, 1, 0, 0).astype(bool), label) == expected
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label"), [((0, 0, 0), (0, 0, 0)), ((1, 1, 1), (2, 2, 2)), ((1, 1, 1), (1, 1, 1))]
+)
+def test_agreement_is_perfect(prediction, label):
+    assert PERFECT.items() <= dataclasses.asdict(score_case(label_of(*prediction), label_of(*label))).items()
+
+
+@pytest.mark.parametrize(("prediction", "label"), [((0, 0, 0), (0, 1, 2)), ((0, 1, 1), (0, 0, 2))])
+def test_one_empty_mask(prediction, label):
+    case = score_case(label_of(*prediction), label_of(*label))
+    assert measured(case, "surface_dice", "dice", "voi_score") == [0.0, 0.0, 1.0]  # one sheet, and one of background
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label", "message"),
+    [
+        (np.ones((2, 3, 4)), np.ones((2, 3, 5)), r"prediction of shape \(2, 3, 4\) and a label of shape \(2, 3, 5\)"),
+        (np.ones((3, 4)), np.ones((3, 4)), r"wanted one shape \(z, y, x\)"),
+        (np.ones((0, 3, 4)), np.ones((0, 3, 4)), "wanted at least one voxel"),
+        (np.ones((1, 1, 2)), label_of(1, 255), "found the label 255, wanted 0 background, 1 surface and 2 ignored"),
+    ],
+)
+def test_refuses(prediction, label, message):
+    with pytest.raises(ValueError, match=message):
+        score_case(prediction, label)
+
+
+def test_score_weighs_the_three():
+    assert CASE.score is None
+    case = dataclasses.replace(CASE, topo_score=0.4)
+    assert case.score == pytest.approx(0.30 * 0.4 + 0.35 * 0.8 + 0.35 * 0.5)
+    assert dataclasses.replace(CASE, topo_score=1.0, surface_dice=1.0, voi_score=1.0).score == pytest.approx(1.0)
+
+
+def test_mean():
+    other = dataclasses.replace(CASE, surface_dice=0.4, voi_split=2.0, topo_score=0.5, betti={"0": (1, 2, 3)})
+    mean = mean_score([CASE, other])
+    assert measured(mean, "surface_dice", "voi_split", "dice") == pytest.approx([0.6, 1.5, 0.6])
+    assert measured(mean, "topo_score", "score", "betti") == [None, None, None]
+    assert mean_score([other, other]).score == pytest.approx(other.score)
+    with pytest.raises(ValueError, match="found no cases"):
+        mean_score([])
+
+
+@pytest.mark.parametrize(("name", "value"), [("dice", 1.1), ("voi_split", -1.0), ("topo_score", float("nan"))])
+def test_a_row_checks_itself(name, value):
+    with pytest.raises(ValueError, match=f"found .*{value}"):
+        dataclasses.replace(CASE, **{name: value})
+
+
+def test_import_compiles_nothing_and_draws_nothing():
+    code = (
+        "import sys, surface_score.surface_dice as s; "
+        "assert not s._count_slab.signatures and not s._encode_slab.signatures; "
+        "assert not {'matplotlib', 'torch', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

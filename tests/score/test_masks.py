@@ -1,0 +1,161 @@
+import zipfile
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from surface_score.masks import MaskError, MaskFile, find_masks, pair, read, surprises
+
+
+def write(path, volume):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = (Image.fromarray(page) for page in volume)
+    first.save(path, format="TIFF", save_all=True, append_images=rest)
+    return path
+
+
+def volume(*values, shape=(2, 2, 2)):
+    return np.resize(np.array(values, np.uint8), shape)
+
+
+def test_finds_what_the_scorer_globs(tmp_path):
+    for name in ("b.tif", "sub/a.mask.v2.tif", "c.tiff", "d.TIF", "e.txt", ".hidden.tif", ".cache/f.tif"):
+        write(tmp_path / name, volume(1))
+    found = find_masks(tmp_path)
+    assert list(found) == ["a", "b"]
+    assert str(found["a"]) == f"{tmp_path}/sub/a.mask.v2.tif"
+
+
+def test_finds_a_file_and_the_members_of_a_zip(tmp_path):
+    write(tmp_path / "7.tif", volume(1))
+    assert list(find_masks(tmp_path / "7.tif")) == ["7"]
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        for name in ("7.tif", "deep/6.x.tif", "__MACOSX/._7.tif", "readme.txt"):
+            archive.write(tmp_path / "7.tif", name)
+    found = find_masks(tmp_path / "s.zip")
+    assert list(found) == ["6", "7"]
+    assert str(found["6"]) == f"{tmp_path}/s.zip:deep/6.x.tif"
+    assert np.array_equal(read(found["6"]), volume(1))
+
+
+def test_refuses_what_holds_no_masks(tmp_path):
+    with pytest.raises(MaskError, match="nothing: found no such file or folder"):
+        find_masks(tmp_path / "nothing")
+    with pytest.raises(MaskError, match=r"found no \*\.tif in it"):
+        find_masks(tmp_path)
+    (tmp_path / "s.zip").write_bytes(b"PK, but no zip")
+    with pytest.raises(MaskError, match=r"s\.zip: found no readable zip \(BadZipFile"):
+        find_masks(tmp_path / "s.zip")
+
+
+def test_refuses_two_files_of_one_id(tmp_path):
+    for name in ("7.tif", "7.copy.tif", "6.tif"):
+        write(tmp_path / name, volume(1))
+    with pytest.raises(MaskError, match=r"found 2 files of id 7 \(.*7\.copy\.tif, .*7\.tif\), wanted one"):
+        find_masks(tmp_path)
+
+
+def test_pairs_by_id():
+    predictions = {id_: MaskFile(f"p/{id_}.tif") for id_ in "ba"}
+    truths = {id_: MaskFile(f"t/{id_}.tif") for id_ in "ab"}
+    assert pair(predictions, truths) == [(predictions["a"], truths["a"]), (predictions["b"], truths["b"])]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "message"),
+    [
+        ("a", "ab", r"^found no prediction for 1 id \(b\); wanted"),
+        ("abc", "a", r"^found a prediction without a truth for 2 ids \(b, c\); wanted"),
+        ("ac", "ab", r"no prediction for 1 id \(b\); found a prediction without a truth for 1 id \(c\)"),
+        ("a", "abcdefghijklmnopqrstuvwxyz", r"25 ids \(b, .*, u and 5 more\)"),
+    ],
+)
+def test_names_missing_and_surplus_ids(predicted, true, message):
+    with pytest.raises(MaskError, match=message):
+        pair({id_: MaskFile(id_) for id_ in predicted}, {id_: MaskFile(id_) for id_ in true})
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4), (3, 5, 4), (4, 5, 3), (6, 1, 1)])
+def test_reads_pages_in_order(tmp_path, shape):
+    written = volume(*range(24), shape=shape)
+    assert np.array_equal(read(MaskFile(str(write(tmp_path / "a.tif", written)))), written)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_reads_compressed_pages(tmp_path, compression):
+    written = volume(0, 1, 2, shape=(3, 8, 9))
+    first, *rest = (Image.fromarray(page) for page in written)
+    first.save(tmp_path / "a.tif", save_all=True, append_images=rest, compression=compression)
+    assert np.array_equal(read(MaskFile(str(tmp_path / "a.tif"))), written)
+
+
+def test_reads_a_bool_file_inverted_as_the_scorer_does(tmp_path):
+    # tifffile writes bool as 1-bit "white is zero", which Pillow returns the other way round.
+    mask = np.zeros((3, 8, 8), bool)
+    mask[1, 2, 3] = True
+    tifffile.imwrite(tmp_path / "a.tif", mask)
+    found = read(MaskFile(str(tmp_path / "a.tif")))
+    assert np.array_equal(found != 0, ~mask)
+    assert surprises(found) == ["99.48% of it is foreground: is the mask inverted?"]
+
+
+def test_refuses_a_broken_file(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\0 and nothing more")
+    whole = write(tmp_path / "b.tif", volume(1, shape=(9, 40, 40))).read_bytes()
+    (tmp_path / "b.tif").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(volume(1, shape=(4, 4))).save(tmp_path / "c.tif", format="PNG")
+    for name in ("a.tif", "b.tif", "c.tif"):
+        with pytest.raises(MaskError, match=rf"{name}: found no readable TIFF \(\w+: .*\), wanted grey pages"):
+            read(MaskFile(str(tmp_path / name)))
+
+
+def test_refuses_a_broken_member(tmp_path):
+    write(tmp_path / "7.tif", volume(1, shape=(4, 9, 9)))
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.write(tmp_path / "7.tif", "7.tif")
+    damaged = bytearray((tmp_path / "s.zip").read_bytes())
+    damaged[200] ^= 0xFF
+    (tmp_path / "s.zip").write_bytes(damaged)
+    with pytest.raises(MaskError, match=r"s\.zip:7\.tif: found no readable TIFF \(BadZipFile: Bad CRC-32"):
+        read(find_masks(tmp_path / "s.zip")["7"])
+
+
+def test_refuses_colours_uneven_pages_and_nan(tmp_path):
+    Image.fromarray(volume(1, shape=(4, 5, 3))).save(tmp_path / "colours.tif")
+    pages = [Image.fromarray(volume(1, shape=shape)) for shape in ((4, 5), (4, 6))]
+    pages[0].save(tmp_path / "uneven.tif", save_all=True, append_images=pages[1:])
+    Image.fromarray(np.full((4, 5), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    for name, message in [
+        ("colours", r"found pages of shape \(4, 5, 3\), wanted grey pages"),
+        ("uneven", r"found pages of shape \(4, 5\) and \(4, 6\), wanted grey pages of one \(y, x\)"),
+        ("nan", "found NaN in it"),
+    ]:
+        with pytest.raises(MaskError, match=message):
+            read(MaskFile(str(tmp_path / f"{name}.tif")))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((0, 1), []),
+        ((0, 0), []),
+        ((0, 1, 2), ["a predicted 2 counts as foreground"]),
+        ((0, 255), ["holds other values than 0 and 1 (255): all but 0 count as foreground"]),
+        ((0, 2, 3), ["a predicted 2 counts", "other values than 0 and 1 (3)"]),
+        (range(0, 20), ["a predicted 2 counts", "(3, 4, 5, 6, 7, ...)"]),
+        ((1, 1), ["100.00% of it is foreground"]),
+    ],
+)
+def test_says_what_would_surprise(values, said):
+    found = surprises(volume(*values, shape=(4, 6, 6)))
+    assert len(found) == len(said)
+    assert all(part in whole for part, whole in zip(said, found, strict=True))
+
+
+def test_a_share_of_95_percent_is_no_surprise_yet():
+    mask = volume(1, shape=(1, 10, 10))
+    mask[0, 0, :5] = 0
+    assert surprises(mask) == []
+    mask[0, 0, 0] = 1
+    assert surprises(mask) == ["96.00% of it is foreground: is the mask inverted?"]

@@ -1,0 +1,146 @@
+"""Surface Dice: the share of two surfaces that lies close to the other one. Not the volumetric Dice.
+
+The definition is that of google-deepmind/surface-distance 0.1, `compute_surface_dice_at_tolerance`, with spacing
+(1, 1, 1). The surface lives on the corners between voxels. A corner sees 2×2×2 voxels, those outside the volume being
+background; which of them are foreground is its *code*, 0 to 255. A corner that sees both kinds (code neither 0 nor
+255) is a surface element: it weighs what marching cubes would put there, and it counts as found if an element of the
+other surface lies within the tolerance, measured from corner to corner.
+"""
+
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+TOLERANCE_VOXELS = 2.0
+
+_Mask = npt.NDArray[np.bool_]
+_Codes = npt.NDArray[np.uint8]
+_Counts = npt.NDArray[np.int64]
+
+_REACH = math.floor(TOLERANCE_VOXELS)
+_CORNER_CUT = math.sqrt(3) / 8  # the triangle that cuts one corner off a unit cube, through the middles of three edges
+_EDGE_CUT = math.sqrt(2) / 2  # the rectangle that cuts off an edge
+
+# How many of the cube's voxels are foreground (at most half, else the other kind is counted: both see one surface),
+# how many pairs of them share an edge, how many a face's diagonal: these three tell all cases of marching cubes apart.
+_AREA_OF_CASE = {
+    (0, 0, 0): 0.0,
+    (1, 0, 0): _CORNER_CUT,
+    (2, 1, 0): _EDGE_CUT,
+    (2, 0, 1): 2 * _CORNER_CUT,
+    (2, 0, 0): 2 * _CORNER_CUT,
+    (3, 2, 1): 0.5 + 3 * _CORNER_CUT,
+    (3, 1, 1): _EDGE_CUT + _CORNER_CUT,
+    (3, 0, 3): 3 * _CORNER_CUT,
+    (4, 4, 2): 1.0,
+    (4, 3, 3): 6 * _CORNER_CUT,
+    (4, 3, 2): _EDGE_CUT + 4 * _CORNER_CUT,
+    (4, 2, 3): 0.5 + 4 * _CORNER_CUT,
+    (4, 2, 2): 2 * _EDGE_CUT,
+    (4, 0, 6): 4 * _CORNER_CUT,
+}
+
+
+def area_of_code() -> npt.NDArray[np.float64]:
+    """Return the surface's area at a corner for each of the 256 codes, in voxel faces.
+
+    The voxel at (z, y, x) of the 2×2×2 has the bit 128 >> (4z + 2y + x), as in surface-distance's
+    ENCODE_NEIGHBOURHOOD_3D_KERNEL.
+    """
+    cube = list(itertools.product((0, 1), repeat=3))
+    areas = np.empty(256)
+    for code in range(256):
+        inside = [voxel for bit, voxel in enumerate(cube) if code & (128 >> bit)]
+        smaller = inside if len(inside) <= 4 else [voxel for voxel in cube if voxel not in inside]
+        steps = [sum(a != b for a, b in zip(*pair, strict=True)) for pair in itertools.combinations(smaller, 2)]
+        areas[code] = _AREA_OF_CASE[len(smaller), steps.count(1), steps.count(2)]
+    return areas
+
+
+def surface_dice(prediction: _Mask, truth: _Mask, threads: int | None = None) -> float:
+    """Return the surface Dice at a tolerance of 2 voxels, in [0, 1]: 1.0 if both masks are empty, 0.0 if one is.
+
+    Both masks are bool (z, y, x) of one shape, else ValueError is raised. The two change places without changing the
+    result, and so do the threads (all cores by default): only whole numbers are summed in parallel.
+    """
+    if prediction.shape != truth.shape or truth.ndim != 3:
+        raise ValueError(f"found masks of shapes {prediction.shape} and {truth.shape}, wanted one shape (z, y, x)")
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        predicted_codes = _encode(prediction, pool)
+        true_codes = _encode(truth, pool)
+        found, total = _count(predicted_codes, true_codes, pool) + _count(true_codes, predicted_codes, pool)
+    areas = area_of_code()
+    total_area = math.fsum(total * areas)
+    return math.fsum(found * areas) / total_area if total_area else 1.0
+
+
+def _encode(mask: _Mask, pool: ThreadPoolExecutor) -> _Codes:
+    """Return the code of each corner, uint8, 0 in the interior too, in a frame of zeros as wide as the tolerance."""
+    padded = np.pad(mask, 1)
+    corners = tuple(length + 1 for length in mask.shape)
+    framed = np.zeros([length + 2 * _REACH for length in corners], np.uint8)
+    inner = framed[tuple(slice(_REACH, _REACH + length) for length in corners)]
+    list(pool.map(lambda part: _encode_slab(padded, inner, part.start, part.stop), _slabs(0, corners[0])))
+    return framed
+
+
+def _count(own: _Codes, other: _Codes, pool: ThreadPoolExecutor) -> _Counts:
+    """Return how often each code occurs in `own`: row 0 where `other` is near, row 1 anywhere. Shape (2, 256)."""
+    offsets = _offsets_within_tolerance(own.shape)
+    parts = _slabs(_REACH, own.shape[0] - _REACH)
+    counts = pool.map(lambda part: _count_slab(own, other.reshape(-1), offsets, part.start, part.stop), parts)
+    summed: _Counts = np.sum(list(counts), axis=0)
+    return summed
+
+
+def _offsets_within_tolerance(shape_zyx: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return the steps from a corner to all corners within the tolerance, in the flat array, nearest first."""
+    steps = itertools.product(range(-_REACH, _REACH + 1), repeat=3)
+    near = sorted((step for step in steps if math.hypot(*step) <= TOLERANCE_VOXELS), key=lambda step: math.hypot(*step))
+    return np.array([(z * shape_zyx[1] + y) * shape_zyx[2] + x for z, y, x in near], np.int64)
+
+
+def _slabs(start: int, stop: int, planes: int = 16) -> Iterator[range]:
+    return (range(z, min(z + planes, stop)) for z in range(start, stop, planes))
+
+
+@numba.njit(nogil=True)
+def _encode_slab(padded: _Mask, codes: _Codes, z_start: int, z_stop: int) -> None:
+    for z in range(z_start, z_stop):
+        for y in range(codes.shape[1]):
+            left = 0
+            for x in range(codes.shape[2] + 1):
+                right = (
+                    (padded[z, y, x] << 6)
+                    | (padded[z, y + 1, x] << 4)
+                    | (padded[z + 1, y, x] << 2)
+                    | padded[z + 1, y + 1, x]
+                )
+                code = left << 1 | right
+                if x > 0:
+                    codes[z, y, x - 1] = 0 if code == 255 else code
+                left = right
+
+
+@numba.njit(nogil=True)
+def _count_slab(own: _Codes, other_flat: _Codes, offsets: npt.NDArray[np.int64], z_start: int, z_stop: int) -> _Counts:
+    counts = np.zeros((2, 256), np.int64)
+    for z in range(z_start, z_stop):
+        for y in range(own.shape[1]):
+            row = (z * own.shape[1] + y) * own.shape[2]
+            for x in range(own.shape[2]):
+                code = own[z, y, x]
+                if code == 0:
+                    continue
+                counts[1, code] += 1
+                for offset in offsets:
+                    if other_flat[row + x + offset]:
+                        counts[0, code] += 1
+                        break
+    return counts

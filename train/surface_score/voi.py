@@ -1,0 +1,82 @@
+"""Variation of information: how much two divisions into sheets disagree, in bits.
+
+The sheets of a mask are its 26-connected components. Of the voxels that are foreground in either mask one is drawn at
+random; G is the true sheet it lies in and P the predicted one, background counting as one more sheet. Split is the
+entropy H(P|G), what remains unknown of P once G is known: a true sheet that falls into pieces raises it. Merge is
+H(G|P). They are the two values that scikit-image's `variation_of_information(truth, prediction)` returns, in its order.
+The formula is from M. Meilă, Comparing clusterings - an information based distance, 2007.
+"""
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array, csr_array
+
+ALPHA = 0.3
+_SLAB_PLANES = 32
+
+_Mask = npt.NDArray[np.bool_]
+_Labels = npt.NDArray[np.uint16 | np.uint32 | np.uint64]
+
+
+@dataclass(frozen=True)
+class VariationOfInformation:
+    """The two halves of the variation of information, in bits; both at least 0."""
+
+    split_bits: float
+    merge_bits: float
+
+    def __post_init__(self) -> None:
+        if not (self.split_bits >= 0 and self.merge_bits >= 0):
+            raise ValueError(f"found {self.split_bits} and {self.merge_bits} bits, wanted at least 0")
+
+    @property
+    def score(self) -> float:
+        """Return 1 / (1 + 0.3 · bits), in (0, 1]."""
+        return 1 / (1 + ALPHA * (self.split_bits + self.merge_bits))
+
+
+def variation_of_information(prediction: _Mask, truth: _Mask) -> VariationOfInformation:
+    """Compare the sheets of two masks, bool (z, y, x) of one shape, else ValueError is raised.
+
+    Two empty masks agree: 0 bits. One empty mask is one sheet, and it tells nothing of the other's.
+    """
+    if prediction.shape != truth.shape or truth.ndim != 3:
+        raise ValueError(f"found masks of shapes {prediction.shape} and {truth.shape}, wanted one shape (z, y, x)")
+    voxels = np.count_nonzero(prediction | truth)
+    if voxels == 0:
+        return VariationOfInformation(0.0, 0.0)
+    table = _contingency(_sheets(truth), _sheets(prediction))
+    joint = table.data
+    of_truth = table.sum(axis=1)[table.row]
+    of_prediction = table.sum(axis=0)[table.col]
+    return VariationOfInformation(
+        split_bits=float(joint @ np.log2(of_truth / joint)) / voxels,
+        merge_bits=float(joint @ np.log2(of_prediction / joint)) / voxels,
+    )
+
+
+def _contingency(true_sheet: _Labels, predicted_sheet: _Labels) -> coo_array:
+    """Count the voxels of each pair (true, predicted) but (0, 0). Slabs bound the memory that noise would take."""
+    table = csr_array((int(true_sheet.max()) + 1, int(predicted_sheet.max()) + 1), dtype=np.int64)
+    for z in range(0, true_sheet.shape[0], _SLAB_PLANES):
+        slab = slice(z, z + _SLAB_PLANES)
+        table = table + _count_runs(true_sheet[slab].reshape(-1), predicted_sheet[slab].reshape(-1), table.shape)
+    return table.tocoo()
+
+
+def _count_runs(g: _Labels, p: _Labels, shape: tuple[int, int]) -> csr_array:
+    """Count pairs a run of equal ones at a time: there are far fewer runs than voxels."""
+    starts = np.flatnonzero(np.concatenate([[True], (g[1:] != g[:-1]) | (p[1:] != p[:-1])]))
+    lengths = np.diff(starts, append=g.size)
+    g, p = g[starts], p[starts]
+    counted = (g > 0) | (p > 0)
+    return coo_array((lengths[counted], (g[counted], p[counted])), shape).tocsr()
+
+
+def _sheets(mask: _Mask) -> _Labels:
+    # As uint8: for bool, cc3d 4.1.1 reserves too few labels when single voxels fill an odd axis, and raises.
+    labels: _Labels = cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=26)
+    return labels

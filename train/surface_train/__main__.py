@@ -1,0 +1,92 @@
+"""Commands of the training room.
+
+python -m surface_train phantom --out DIR
+python -m surface_train fit --settings FILE.toml --data DIR --fold K|all
+python -m surface_train audit PATH...
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DONE, FAILED = 0, 1
+log = logging.getLogger("surface_train")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; give the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds odd in a file is in our error already
+    parsed = _parser().parse_args(arguments)
+    commands = {"phantom": phantom, "fit": fit, "audit": audit}
+    try:
+        return commands[parsed.command](parsed)
+    except (ValueError, RuntimeError, OSError) as error:
+        log.error("error: %s", " ".join(str(error).split()))
+        return FAILED
+
+
+def phantom(arguments: argparse.Namespace) -> int:
+    """Make a competition-shaped data set: OUT/competition, and OUT/test_labels where the kernel cannot see them."""
+    from surface_phantom import write_dataset
+
+    size = tuple(arguments.size)
+    write_dataset(arguments.out, arguments.volumes, arguments.test_volumes, size, arguments.seed)
+    return DONE
+
+
+def fit(arguments: argparse.Namespace) -> int:
+    """Train, average the weights, check them, and leave one weights file in OUT."""
+    from surface_train import settings
+    from surface_train.fit import Request
+    from surface_train.fit import fit as train
+
+    chosen = settings.read(arguments.settings)
+    out = arguments.out or Path("runs") / arguments.settings.stem / f"fold_{arguments.fold}"
+    weights = train(
+        Request(
+            *(arguments.settings, chosen, arguments.data, arguments.fold, out, arguments.init),
+            *(arguments.resume, arguments.device, arguments.budget_s),
+        )
+    )
+    log.info("weights: %s", weights)
+    return DONE
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Tell foreground share and spread of masks, probabilities or weights; exit 1 on a uniform prediction."""
+    from surface_train.audit import audit as look
+
+    found = [look(path) for path in arguments.paths]
+    for one in found:
+        log.info("%s", one.text)
+    return DONE if all(one.sound for one in found) else FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="surface_train", description="Train a surface network and check it.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="phantom|fit|audit")
+    made = commands.add_parser("phantom", help="make a competition-shaped data set", description=phantom.__doc__)
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+    made.add_argument("--volumes", type=int, default=8, metavar="N", help="for training (8)")
+    made.add_argument("--test-volumes", type=int, default=2, metavar="N", help="with hidden labels (2)")
+    made.add_argument("--size", type=int, nargs=3, default=(320, 320, 320), metavar=("Z", "Y", "X"))
+    made.add_argument("--seed", type=int, default=0, metavar="S")
+    fitted = commands.add_parser("fit", help="train", description=fit.__doc__)
+    fitted.add_argument("--settings", "--config", type=Path, required=True, metavar="FILE.toml")
+    fitted.add_argument("--data", "--data_dir", type=Path, required=True, metavar="DIR", help="holds train.csv")
+    fitted.add_argument("--fold", required=True, metavar="K|all", help="the fold to check on, or none")
+    fitted.add_argument("--out", type=Path, metavar="RUN", help="runs/<settings>/fold_<K> by default")
+    fitted.add_argument("--init", type=Path, metavar="WEIGHTS", help="start from these")
+    fitted.add_argument("--resume", action="store_true", help="go on with the run in OUT")
+    fitted.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N; a GPU where there is one")
+    fitted.add_argument("--budget-s", type=float, default=float("inf"), metavar="S", help="end before S seconds")
+    audited = commands.add_parser("audit", help="look for a uniform prediction", description=audit.__doc__)
+    audited.add_argument("paths", type=Path, nargs="+", metavar="PATH")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
