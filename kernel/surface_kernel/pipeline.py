@@ -47,7 +47,7 @@ class Engine:
                 found, wanted = (metadata.tile_zyx, metadata.overlap), (first.tile_zyx, first.overlap)
                 raise WeightsError(f"{path}: found tile and overlap {found}, wanted {wanted} as in {files[0].name}")
         members = [
-            Member(restore(metadata.architecture, state).to(device.name), metadata.intensity)
+            Member(device.place(restore(metadata.architecture, state)), metadata.intensity)
             for metadata, state in loaded
         ]
         threshold = first.threshold if settings.threshold is None else settings.threshold

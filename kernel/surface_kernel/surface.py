@@ -29,5 +29,5 @@ def drop_dust(mask: Mask, dust_voxels: int) -> Mask:
     """Drop the 26-connected components of fewer than `dust_voxels` voxels. 0 or 1 drops nothing."""
     if dust_voxels <= 1 or not mask.any():
         return mask
-    kept = cc3d.dust(mask, threshold=dust_voxels, connectivity=26, binary_image=True)
-    return np.ascontiguousarray(kept, np.uint8)
+    # Not binary_image=True: with it cc3d 4.1.1 raises on single voxels that fill an odd thin axis.
+    return np.ascontiguousarray(cc3d.dust(mask, threshold=dust_voxels, connectivity=26), np.uint8)

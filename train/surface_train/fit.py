@@ -85,7 +85,7 @@ class _Run:
     def __init__(self, settings: Settings, sides: Split, record: Record, device: Device, init: Path | None) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.sides, self.record, self.device = settings, sides, record, device
-        self.network = self._initial(init).to(device.name)
+        self.network = device.place(self._initial(init))
         chosen = settings.optimiser
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay
@@ -153,7 +153,7 @@ class _Run:
                 self._write(self.record.best, self.network, None)
             self.record.ship(self.record.best)
             return self.record.weights
-        averaged = restore(self.settings.network, self.average.mean).to(self.device.name)
+        averaged = self.device.place(restore(self.settings.network, self.average.mean))
         first = self.settings.epochs * self.settings.steps_per_epoch  # batches that no step has seen
         unseen = self.sampler.batches(first, first + self.settings.average.batchnorm_steps)
         recompute_batchnorm(averaged, (torch.from_numpy(batch.images)[:, None] for batch in unseen), self.device)

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The whole way in small: data, training, averaged weights, bundle, offline kernel, submission.zip, score.
+# It works in demo/, which it makes anew each time.
+. "$(dirname "$0")/prepare.sh"
+
+echo "== 1/6 a competition-shaped data set: 8 volumes to learn from, 2 with hidden labels"
+rm -rf demo
+mkdir demo
+python -m surface_train phantom --out demo/data --volumes 8 --test-volumes 2 --size 128 144 144 --seed 7
+
+echo "== 2/6 training, then the mean of the last epochs' weights"
+python -m surface_train fit --settings train/settings/demo.toml --data demo/data/competition --fold 0 --out demo/run --budget-s 330
+
+echo "== 3/6 the bundle: what Kaggle will mount"
+python -m surface_package build --weights demo/run/weights.safetensors --settings package/settings/demo.toml --out demo/bundle
+
+echo "== 4/6 the rehearsal: the bundle in a Kaggle of our own, offline"
+python -m surface_package rehearse demo/bundle --data demo/data/competition --out demo/rehearsal
+cp demo/rehearsal/submission.zip demo/submission.zip
+
+echo "== 5/6 the score, on labels that the kernel never saw"
+python -m surface_score --pred demo/submission.zip --truth demo/data/test_labels --json demo/score.json
+
+echo "== 6/6 a picture and a page"
+python -m surface_train.showcase --data demo/data --submission demo/submission.zip --out demo
+cat demo/report.txt
