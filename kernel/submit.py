@@ -1,0 +1,407 @@
+"""The code that Kaggle receives: finds the bundle, verifies it, installs its wheels offline and runs surface_kernel.
+
+It needs the standard library only, is run and never imported. `run` tells the story; what it calls follows in the same
+order. Exit code 0: a verified submission.zip stands, whatever the verdict printed last says (Kaggle scores nothing of
+a run that errs). Exit code 1: none stands. `--verify BUNDLE` checks a bundle against its manifest and does no more.
+"""
+
+import argparse
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+COMPETITION = "vesuvius-challenge-surface-detection"
+INPUT = Path("/kaggle/input")
+WORKING = Path("/kaggle/working")
+SCRATCH = Path("/kaggle/tmp")
+
+FORMAT = "surface-bundle/1"
+SEARCH_LEVELS = 3  # /kaggle/input/datasets/<owner>/<slug> is the deepest mount that was seen
+MANIFEST_LIMIT_BYTES = 1 << 20
+DELIVERED_UNLISTED = ("manifest.json", "dataset-metadata.json")  # the latter is Kaggle's, and only lies beside uploads
+
+BUDGET_S = 8.5 * 3600.0
+GRACE_S = 600.0  # an engine that outlives its budget by this is killed: Kaggle would end everything at 9 h
+STARTS = 3
+VERDICTS = {0: "complete", 3: "degraded", 1: "failed"}  # the engine's exit codes; any other means that it died
+TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class SubmitError(Exception):
+    """Nothing can be submitted; the message names what was found, what was wanted and what to do."""
+
+
+def run(place: argparse.Namespace, started_s: float) -> int:
+    """Go from Kaggle's mounts to a verified submission.zip."""
+    for folder in (place.working, place.scratch):
+        folder.mkdir(parents=True, exist_ok=True)
+    zip_path = place.working / "submission.zip"
+    set_aside(zip_path)
+    bundle = find_bundle(place.input)
+    competition = find_competition(place.input)
+    ids = read_ids(competition / "test.csv")
+    say(f"bundle {bundle}, competition {competition}, {len(ids)} volumes to predict")
+
+    findings = check_bundle(bundle)
+    if findings:
+        print_findings(findings)
+        raise SubmitError(f"{bundle}: found {len(findings)} faults, wanted none; build or upload the bundle again")
+    manifest = read_manifest(bundle)
+    say(f"bundle verified: {len(manifest['files'])} files, manifest sha256 {sha256(bundle / 'manifest.json')}")
+
+    environment = child_environment(place.scratch)
+    install(bundle, manifest, place.scratch / "site", environment)
+    command = [sys.executable, "-m", "surface_kernel", "--bundle", str(bundle), "--competition", str(competition)]
+    command += ["--out", str(place.working), "--scratch", str(place.scratch / "engine")]
+    verdict = supervise(command, environment, place.scratch, started_s + place.budget_s)
+
+    faults = check_submission(zip_path, ids)
+    print_findings(faults)
+    if faults:
+        say(f"verdict: no submission; the engine's run was {verdict}")
+        return 1
+    say(f"verdict: {verdict}; submission.zip stands with {len(ids)} masks, {zip_path.stat().st_size} bytes")
+    return 0
+
+
+# --- what is mounted ---------------------------------------------------------------------------------------------
+
+
+def set_aside(zip_path: Path) -> None:
+    """Keep an earlier run's zip from being taken for this run's."""
+    if zip_path.exists():
+        kept = zip_path.with_name("earlier_submission.zip")
+        zip_path.replace(kept)
+        say(f"{zip_path}: found one from an earlier run, kept as {kept.name}")
+
+
+def folders_below(top: Path) -> Iterator[Path]:
+    """Yield the folders at most SEARCH_LEVELS below `top`, nearest first.
+
+    Folders of images and labels are passed by: the competition's hold 26 GB on a slow mount.
+    """
+    level = [top]
+    for _ in range(SEARCH_LEVELS):
+        children: list[Path] = []
+        for folder in level:
+            with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir())
+                children += [folder / name for name in names if not name.endswith(("_images", "_labels"))]
+        level = children
+        yield from level
+
+
+def find_bundle(top: Path) -> Path:
+    """Return the one folder below `top` whose manifest.json says that it is a bundle of ours."""
+    wanted = f"wanted one folder with a manifest.json of format {FORMAT!r}"
+    if not top.is_dir():
+        raise SubmitError(f"{top}: found no such folder, {wanted}; name the inputs' folder with --input")
+    bundles: list[Path] = []
+    others = []
+    for folder in folders_below(top):
+        if (folder / "manifest.json").is_file():
+            try:
+                read_manifest(folder)
+            except SubmitError as error:
+                others.append(f"{folder}: {error}")
+                continue
+            # Kaggle has been seen to show one dataset under two paths.
+            if not any(same_file(folder / "manifest.json", other / "manifest.json") for other in bundles):
+                bundles.append(folder)
+    if len(bundles) == 1:
+        return bundles[0]
+    if bundles:
+        raise SubmitError(f"{top}: found {len(bundles)} bundles ({joined(bundles)}), {wanted}; attach one dataset only")
+    found = f"no bundle ({'; '.join(others)})" if others else "no bundle"
+    raise SubmitError(f"{top}: found {found}, {wanted}; attach the bundle's dataset to the kernel")
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Say whether two paths lead to one file; inode numbers alone are not to be trusted on a network mount."""
+    return first.samefile(second) and first.read_bytes() == second.read_bytes()
+
+
+def find_competition(top: Path) -> Path:
+    """Return the folder below `top` that holds test.csv and test_images.
+
+    Where there are several, the one named as the competition is meant; those with the same test.csv count as one.
+    """
+    found = [f for f in folders_below(top) if (f / "test.csv").is_file() and (f / "test_images").is_dir()]
+    found = [folder for folder in found if folder.name == COMPETITION] or found
+    found = list({(folder / "test.csv").read_bytes(): folder for folder in reversed(found)}.values())
+    if len(found) != 1:
+        listed = f"{len(found)} ({joined(sorted(found))})" if found else "none"
+        wanted = "wanted one folder with test.csv and test_images"
+        raise SubmitError(f"{top}: found {listed}, {wanted}; attach the competition {COMPETITION} to the kernel")
+    return found[0]
+
+
+def read_ids(path: Path) -> list[str]:
+    """Return the ids of test.csv in its order, each once."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            table = csv.DictReader(lines)
+            ids = [(row.get("id") or "").strip() for row in table]
+            columns = table.fieldnames
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise SubmitError(f"{path}: found no readable csv ({error}), wanted the columns id and scroll_id") from error
+    ids = list(dict.fromkeys(name for name in ids if name))
+    if not ids:
+        raise SubmitError(f"{path}: found the columns {columns} and no id, wanted at least one row with an id")
+    return ids
+
+
+# --- the manifest ------------------------------------------------------------------------------------------------
+
+
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    """Read manifest.json; SubmitError where there is none, it cannot be read, or says another format."""
+    path = bundle / "manifest.json"
+    if path.is_symlink() or not path.is_file():
+        raise SubmitError("manifest.json: found no such file, wanted the list of the bundle's files")
+    size = path.stat().st_size
+    if size > MANIFEST_LIMIT_BYTES:
+        raise SubmitError(f"manifest.json: found {size} bytes, wanted at most {MANIFEST_LIMIT_BYTES}")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise SubmitError(f"manifest.json: found no readable JSON ({error}), wanted format {FORMAT!r}") from error
+    found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+    if found != FORMAT:
+        raise SubmitError(f"manifest.json: found format {found!r}, wanted {FORMAT!r}")
+    return dict(manifest)
+
+
+def check_bundle(bundle: Path) -> list[str]:
+    """Compare a bundle with its manifest: one line a finding, none for a good bundle."""
+    try:
+        manifest = read_manifest(bundle)
+    except SubmitError as error:
+        return [str(error)]
+    return check_form(manifest) or check_files(bundle, manifest["files"])
+
+
+def check_form(manifest: dict[str, Any]) -> list[str]:
+    """Check what the manifest says, before anything that it names is touched."""
+    findings = []
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        return ["manifest.json: found no table 'files', wanted a sha256 and a size for every file"]
+    for name, entry in files.items():
+        if name in DELIVERED_UNLISTED or name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+            findings.append(f"manifest.json: found the name {name!r}, wanted that of a file inside the bundle")
+        form = entry if isinstance(entry, dict) else {}
+        if not (matches(r"[0-9a-f]{64}", form.get("sha256")) and type(form.get("bytes")) is int):
+            findings.append(f"manifest.json: found {entry!r} for {name!r}, wanted a sha256 and a number of bytes")
+    for key, pattern in (("requirements", r"[A-Za-z0-9][\w.-]*==\w[\w.+!]*"), ("python", r"3\.\d+"), ("weights", ".+")):
+        values = manifest.get(key)
+        if not isinstance(values, list) or not values or not all(matches(pattern, value) for value in values):
+            findings.append(f"manifest.json: found {values!r} for {key!r}, wanted a list of strings like {pattern}")
+        elif key == "weights" and not set(values) <= set(files):
+            findings.append(f"manifest.json: found the weights {values!r}, wanted files that it lists")
+    settings = manifest.get("settings")
+    if not isinstance(settings, str) or settings not in files:
+        findings.append(f"manifest.json: found the settings {settings!r}, wanted a file that it lists")
+    return findings
+
+
+def check_files(bundle: Path, files: dict[str, dict[str, Any]]) -> list[str]:
+    """Check that exactly the listed files are there, with the sizes and digests listed."""
+    findings, regular = [], set()
+    with os.scandir(bundle) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_symlink():
+                findings.append(f"{entry.name!r}: found a link, wanted a file")
+            elif not entry.is_file():
+                findings.append(f"{entry.name!r}: found a folder or a special file, wanted files only")
+            elif entry.name not in files and entry.name not in DELIVERED_UNLISTED:
+                findings.append(f"{entry.name!r}: found a file that the manifest does not list, wanted none")
+            else:
+                regular.add(entry.name)
+    for name, wanted in sorted(files.items()):
+        path = bundle / name
+        if name not in regular:
+            if not path.is_symlink() and not path.exists():
+                findings.append(f"{name!r}: found no such file, wanted {wanted['bytes']} bytes")
+        elif path.stat().st_size != wanted["bytes"]:
+            findings.append(f"{name!r}: found {path.stat().st_size} bytes, wanted {wanted['bytes']}")
+        elif (digest := sha256(path)) != wanted["sha256"]:
+            findings.append(f"{name!r}: found sha256 {digest}, wanted {wanted['sha256']}")
+    return findings
+
+
+def matches(pattern: str, value: object) -> bool:
+    """Say whether a JSON value is a string of this form."""
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def sha256(path: Path) -> str:
+    """Return a file's sha256 in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# --- the engine --------------------------------------------------------------------------------------------------
+
+
+def child_environment(scratch: Path) -> dict[str, str]:
+    """Return the environment of pip and of the engine: all that they write besides the output goes to scratch."""
+    for name in ("tmp", "numba"):
+        (scratch / name).mkdir(exist_ok=True)
+    path = [str(scratch / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return dict(
+        os.environ,
+        PYTHONPATH=os.pathsep.join(path),
+        TMPDIR=str(scratch / "tmp"),
+        NUMBA_CACHE_DIR=str(scratch / "numba"),
+        PYTHONDONTWRITEBYTECODE="1",
+        PYTHONSAFEPATH="1",  # `-m` would put the current folder before everything else
+        PYTHONUNBUFFERED="1",
+        PYTHONFAULTHANDLER="1",
+    )
+
+
+def install(bundle: Path, manifest: dict[str, Any], site: Path, environment: dict[str, str]) -> None:
+    """Let pip unpack those of the bundle's wheels that fit this Python into `site`, offline."""
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    machine = f"Python {here} on {platform.system()} {platform.machine()}"
+    wanted = f"wanted Python {' or '.join(manifest['python'])} on Linux x86_64"
+    advice = "add its wheels to package/wheels.txt and build the bundle again"
+    if here not in manifest["python"]:
+        raise SubmitError(f"{bundle}: found {machine}, {wanted}; {advice}")
+    if site.exists():
+        shutil.rmtree(site)
+    command = [sys.executable, "-m", "pip", "install", "--isolated", "--no-index", "--no-deps", "--no-compile"]
+    command += ["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--only-binary", ":all:"]
+    command += ["--target", str(site), "--find-links", str(bundle), *manifest["requirements"]]
+    pip = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace")
+    if pip.returncode:
+        lines = (pip.stderr or pip.stdout).splitlines()
+        why = " ".join([line for line in lines if line.startswith("ERROR")] or lines[-1:])
+        raise SubmitError(f"{bundle}: found no way to install its wheels for {machine} ({why}), {wanted}; {advice}")
+    say(f"installed: {', '.join(manifest['requirements'])}")
+
+
+def supervise(command: list[str], environment: dict[str, str], folder: Path, deadline_s: float) -> str:
+    """Run the engine, start it again when it dies, and return its verdict; the deadline is one of time.monotonic."""
+    for start in range(1, STARTS + 1):
+        left_s = deadline_s - time.monotonic()
+        if start > 1 and left_s <= 0:
+            return "failed (it died, and no time is left)"
+        code = run_engine([*command, "--budget-s", str(int(max(left_s, 0)))], environment, folder, left_s + GRACE_S)
+        if code is None:
+            return f"failed (stopped {GRACE_S:.0f} s after its budget)"
+        if code in VERDICTS:
+            return VERDICTS[code]
+        how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+        say(f"the engine died: {how}, start {start} of {STARTS}")
+    return f"failed (it died {STARTS} times)"
+
+
+def run_engine(command: list[str], environment: dict[str, str], folder: Path, limit_s: float) -> int | None:
+    """Run the engine in a process group of its own, so that nothing of it is left; None if it had to be killed."""
+    with subprocess.Popen(command, env=environment, cwd=folder, process_group=0) as engine:
+        try:
+            return engine.wait(max(limit_s, 0))
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(engine.pid, signal.SIGKILL)
+
+
+# --- the submission ----------------------------------------------------------------------------------------------
+
+
+def check_submission(path: Path, ids: list[str]) -> list[str]:
+    """Check that the zip opens, is whole, and holds one TIFF for every id and nothing else."""
+    if not path.is_file():
+        return [f"{path}: found no such file, wanted a submission with {len(ids)} masks"]
+    wanted = {f"{name}.tif" for name in ids}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            damaged = archive.testzip()
+            heads = {name: archive.open(name).read(4) for name in set(names)} if damaged is None else {}
+    except Exception as error:  # a damaged zip makes zipfile raise BadZipFile, zlib.error, EOFError, struct.error, ...
+        return [f"{path}: found no readable zip ({type(error).__name__}: {error}), wanted {len(ids)} masks"]
+    if damaged is not None:
+        return [f"{path}: found {damaged!r} damaged, wanted whole masks"]
+    findings = [f"{path}: found no {name!r}, wanted a mask for every id" for name in sorted(wanted - set(names))]
+    findings += [f"{path}: found {name!r}, wanted the ids of test.csv only" for name in sorted(set(names) - wanted)]
+    findings += [f"{path}: found {name!r} twice, wanted one each" for name in sorted(heads) if names.count(name) > 1]
+    for name in sorted(wanted & set(heads)):
+        if heads[name] not in TIFF_MAGICS:
+            findings.append(f"{path}: found {name!r} starting with {heads[name]!r}, wanted a TIFF")
+    return findings
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def say(line: str) -> None:
+    """Print a line at once: Kaggle's log must have it when the run is ended from outside."""
+    print(line, flush=True)
+
+
+def joined(paths: list[Path]) -> str:
+    """Name paths in a message."""
+    return ", ".join(str(path) for path in paths)
+
+
+def print_findings(findings: list[str]) -> None:
+    """Print one line a finding."""
+    for finding in findings:
+        say(f"finding: {finding}")
+
+
+def verify(bundle: Path) -> int:
+    """Print what is wrong with a bundle; 0 if nothing is."""
+    findings = check_bundle(bundle)
+    print_findings(findings)
+    if not findings:
+        say(f"bundle verified: {bundle}, manifest sha256 {sha256(bundle / 'manifest.json')}")
+    return 1 if findings else 0
+
+
+def main() -> int:
+    """Read the command line and do what it says; returns the exit code."""
+    started_s = time.monotonic()
+    # A termination must pass through `finally`, or the engine would go on alone.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    parser = argparse.ArgumentParser(description="From a mounted bundle to submission.zip, offline.")
+    parser.add_argument("--input", type=Path, default=INPUT, help="where the bundle and the competition are mounted")
+    parser.add_argument("--working", type=Path, default=WORKING, help="where submission.zip goes")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="where everything else goes")
+    parser.add_argument("--budget-s", type=float, default=BUDGET_S, help="wall time for all, in seconds")
+    parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="check this bundle and do nothing else")
+    arguments = parser.parse_args()
+    if arguments.verify:
+        return verify(arguments.verify)
+    for name in ("input", "working", "scratch"):
+        setattr(arguments, name, getattr(arguments, name).absolute())
+    try:
+        return run(arguments, started_s)
+    except (SubmitError, OSError) as error:
+        say(f"error: {error}")
+        say("verdict: no submission")
+        return 1
+
+
+if __name__ == "__main__":
+    exit_code = main()
+    if exit_code:
+        sys.exit(exit_code)

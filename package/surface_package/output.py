@@ -1,0 +1,53 @@
+"""What a kernel's run left, judged with the standard library as far as that goes."""
+
+import hashlib
+import re
+import zipfile
+from pathlib import Path
+
+from surface_package.delivery import DeliveryError
+
+MASK_NAME = re.compile(r"[^./\\]+\.tif")  # the scorer's id is the name up to its first dot
+
+
+def check_origin(folder: Path, manifest_sha256: str) -> None:
+    """Raise DeliveryError where a log in `folder` names the manifest of another bundle, as submit.py prints it.
+
+    Kaggle tells only how the kernel's last version stands, so an older run's output may come, or a run's that was given
+    an older version of the dataset. A log that names none proves nothing.
+    """
+    for log in sorted(folder.glob("*.log")):
+        named = re.findall(r"manifest sha256 ([0-9a-f]{64})", log.read_text(errors="replace"))
+        if named and manifest_sha256 not in named:
+            raise DeliveryError(
+                f"{log} tells of a run over another bundle: manifest {named[-1][:16]}, wanted {manifest_sha256[:16]}. "
+                "Running publish again pushes the kernel again."
+            )
+
+
+def check_submission(path: Path) -> int:
+    """Number of masks in a submission.zip: {id}.tif at its root, TIFFs by their first bytes, and nothing else.
+
+    Raises DeliveryError on a missing, empty or otherwise filled zip, zipfile.BadZipFile on a damaged one.
+    """
+    advice = "Read the .log beside it; running publish again pushes the kernel again."
+    if not path.is_file():
+        raise DeliveryError(f"the kernel ended well but left no {path.name} (looked in {path.parent}). {advice}")
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} has a wrong checksum")
+        names = archive.namelist()
+        wrong = [name for name in names if not MASK_NAME.fullmatch(name) or names.count(name) > 1]
+        if wrong or not names:
+            raise DeliveryError(f"{path} holds {wrong or 'nothing'}, wanted one {{id}}.tif for each volume. {advice}")
+        for name in names:
+            with archive.open(name) as file:
+                if (start := file.read(4)) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                    raise DeliveryError(f"{name} in {path} starts with {start!r}, not as a TIFF. {advice}")
+    return len(names)
+
+
+def sha256(path: Path) -> str:
+    """The file's sha256 in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,220 @@
+"""From a rehearsed bundle to a finished kernel run on Kaggle, done once: dataset, kernel, output."""
+
+import argparse
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from surface_package import client
+from surface_package.delivery import (
+    Delivery,
+    DeliveryError,
+    Record,
+    check_rehearsed,
+    check_whole,
+    message,
+    staged,
+)
+from surface_package.manifest import ManifestError
+from surface_package.output import check_origin, check_submission, sha256
+from surface_package.target import CODE_FILE, Target, TargetError, dataset_metadata, read_target
+
+
+def say(text: str) -> None:
+    """Print a line now, also into a pipe."""
+    print(text, flush=True)
+
+
+def wait(delivery: Delivery, what: str, look: Callable[[], tuple[str, bool]]) -> None:
+    """Call `look` -> (state, whether to stop) every `poll_s` seconds; a changed state, or a minute gone, is printed.
+
+    Kaggle may refuse to answer now and then: only the third failure in a row is raised. Raises DeliveryError when
+    `timeout_s` is over.
+    """
+    start = told = time.monotonic()
+    shown, failures = "", 0
+    while True:
+        try:
+            (state, stop), failures = look(), 0
+        except client.ClientError as error:
+            state, stop, failures = "no answer", False, failures + 1
+            if failures == 3:
+                raise error
+        now = time.monotonic()
+        if state != shown or now - told >= 60:
+            say(f"  {what}: {state} ({now - start:.0f} s)")
+            shown, told = state, now
+        if stop:
+            return
+        if now - start + delivery.poll_s > delivery.timeout_s:
+            advice = "Run publish again to go on waiting, with a larger --timeout-s if need be."
+            raise DeliveryError(f"{what} still stands at {state!r} after {delivery.timeout_s:.0f} s. {advice}")
+        time.sleep(delivery.poll_s)
+
+
+def send_dataset(delivery: Delivery, target: Target, record: Record, folder: Path) -> Record:
+    """See that the dataset's current version is this bundle and ready: create it, add a version, or find it done."""
+    state = client.dataset_state(client.ask(target.ask_dataset(), delivery.timeout_s))
+    sent = record.version_before_upload is not None and state.status != "absent"
+    if sent and record.dataset_version == state.version and state.status == "ready":
+        say(f"dataset {target.dataset}: version {state.version} is this bundle already")
+        return record
+    if not sent or record.dataset_version not in (None, state.version):
+        files = delivery.files()
+        size_mb = sum(file.stat().st_size for file in files) / 1e6
+        first = state.status == "absent"
+        kept = "who may see it stays as set on the site"
+        what = "not there yet, creating it" if first else f"at version {state.version}, adding one, {kept}"
+        say(f"dataset {target.dataset}: {what} ({len(files)} files, {size_mb:.1f} MB)")
+        words = target.create_dataset(folder) if first else target.version_dataset(folder, message(delivery))
+        client.check_upload(client.ask(words, delivery.timeout_s, show=True), [file.name for file in files])
+        record = Record(record.manifest_sha256, target.dataset, version_before_upload=state.version).write(delivery)
+    return wait_for_dataset(delivery, target, record)
+
+
+def wait_for_dataset(delivery: Delivery, target: Target, record: Record) -> Record:
+    """Wait until the version that was sent can be mounted; "ready" of the version before it does not count."""
+    state = client.DatasetState("absent", 0)
+
+    def look() -> tuple[str, bool]:
+        nonlocal state
+        state = client.dataset_state(client.ask(target.ask_dataset(), delivery.timeout_s))
+        if state.status in ("failed", "deleted"):
+            return state.status, True
+        if 0 < state.version <= (record.version_before_upload or 0):
+            return f"version {state.version}, the one before", False
+        return state.status, state.status == "ready"
+
+    wait(delivery, "dataset", look)
+    if state.status != "ready":
+        replace(record, version_before_upload=None, dataset_version=None).write(delivery)
+        raise DeliveryError(f"dataset {target.dataset} came out {state.status!r}. Run publish again: it sends it anew.")
+    return replace(record, dataset_version=state.version).write(delivery)
+
+
+def send_kernel(delivery: Delivery, target: Target, record: Record, folder: Path) -> Record:
+    """See that the kernel's last version is this script over this bundle, and that it ran well.
+
+    A record that tells of a push tells of no dataset sent after it: sending one begins a new record.
+    """
+    pushed = [(folder / name).read_bytes() for name in ("kernel-metadata.json", CODE_FILE)]
+    key = hashlib.sha256(b"\0".join(pushed)).hexdigest()
+    if record.kernel_version is not None and record.kernel_sha256 == key:
+        say(f"kernel {target.kernel}: version {record.kernel_version} was pushed already")
+    else:
+        version = client.pushed_version(client.ask(target.push_kernel(folder), delivery.timeout_s))
+        record = replace(record, kernel_sha256=key, kernel_version=version, output_sha256="").write(delivery)
+        say(f"kernel {target.kernel}: pushed as version {version}, https://www.kaggle.com/code/{target.kernel}")
+        time.sleep(delivery.poll_s)  # until Kaggle knows of the run: asked at once, it may tell of the version before
+    if not record.output_sha256:
+        wait_for_kernel(delivery, target, record)
+    return record
+
+
+def wait_for_kernel(delivery: Delivery, target: Target, record: Record) -> None:
+    """Wait until the run is over; raises DeliveryError, and forgets the push, unless it ended well."""
+    status, failure = "", ""
+
+    def look() -> tuple[str, bool]:
+        nonlocal status, failure
+        status, failure = client.kernel_status(client.ask(target.ask_kernel(), delivery.timeout_s))
+        return status, status in ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
+
+    wait(delivery, "kernel", look)
+    if status != "COMPLETE":
+        replace(record, kernel_version=None).write(delivery)
+        raise DeliveryError(
+            f"kernel {target.kernel} version {record.kernel_version} ended with {status}: {failure or 'no message'}.\n"
+            f"  Read its log: kaggle kernels logs {target.kernel}\n  Running publish again pushes it again."
+        )
+
+
+def take_output(delivery: Delivery, target: Target, record: Record) -> Record:
+    """Fetch what the run left to BUNDLE.output, and judge its submission.zip."""
+    folder, partial = delivery.beside(".output"), delivery.beside(".output.partial")
+    path = folder / "submission.zip"
+    if not (record.output_sha256 and path.is_file() and sha256(path) == record.output_sha256):
+        shutil.rmtree(partial, ignore_errors=True)
+        answer = client.ask(target.fetch_output(partial), delivery.timeout_s, show=True)
+        if answer.code != 0 or not partial.is_dir():
+            raise answer.error("the kernel's output did not come")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+    try:
+        check_origin(folder, record.manifest_sha256)
+        masks = check_submission(path)
+    except zipfile.BadZipFile as error:
+        raise DeliveryError(f"{path} came damaged: {error}. Run publish again: it fetches the output again.") from error
+    except DeliveryError:
+        replace(record, kernel_version=None).write(delivery)
+        raise
+    say(f"output {folder}: submission.zip with {masks} mask{'s' * (masks != 1)}")
+    return replace(record, output_sha256=sha256(path)).write(delivery)
+
+
+def publish(delivery: Delivery) -> None:
+    """The whole way. Raises TargetError, ManifestError, DeliveryError or ClientError, each saying what to do."""
+    target = read_target(delivery.root / "kernel-metadata.json", delivery.public)
+    check_rehearsed(delivery)
+    check_whole(delivery)
+    say(f"bundle {delivery.bundle}: verified and rehearsed, {message(delivery)}")
+    record = Record.read(delivery, target)
+    with staged(delivery, target) as (data, kernel):
+        record = send_dataset(delivery, target, record, data)
+        record = send_kernel(delivery, target, record, kernel)
+    record = take_output(delivery, target, record)
+    say("Nothing was submitted. To submit this version, which spends one of today's submissions:")
+    say("  " + shlex.join(["kaggle", *target.submit(record.kernel_version or 0, message(delivery))]))
+
+
+def show_plan(delivery: Delivery) -> None:
+    """Print every command and file of a publish; runs nothing, writes nothing. Refuses what a publish would refuse."""
+    target = read_target(delivery.root / "kernel-metadata.json", delivery.public)
+    check_rehearsed(delivery)
+
+    def kaggle(arguments: list[str], note: str = "") -> None:
+        say(f"  {shlex.join(['kaggle', *arguments])}{note}")
+
+    data, kernel = Path("STAGED/dataset"), Path("STAGED/kernel")
+    say(f"Dry run: nothing is run or written. STAGED is a temporary folder beside {delivery.bundle}.")
+    say(f"  python {CODE_FILE} --verify {shlex.quote(str(delivery.bundle))}")
+    say(f"  {data / 'dataset-metadata.json'}: {json.dumps(dataset_metadata(target))}")
+    for file in delivery.files():
+        say(f"  {data / file.name}: {file.stat().st_size} bytes")
+    kaggle(target.ask_dataset())
+    kaggle(target.create_dataset(data), "    if it is not there yet, else")
+    kaggle(target.version_dataset(data, message(delivery)))
+    kaggle(target.ask_dataset(), "    until ready")
+    for name in ("kernel-metadata.json", CODE_FILE):
+        say(f"  {kernel / name}: {(delivery.root / name).stat().st_size} bytes")
+    kaggle(target.push_kernel(kernel))
+    kaggle(target.ask_kernel(), "    until COMPLETE")
+    kaggle(target.fetch_output(delivery.beside(".output.partial")), f"    kept as {delivery.beside('.output').name}")
+    kaggle(target.submit("VERSION", message(delivery)), "    is left to you")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `python -m surface_package publish` takes."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a rehearsed bundle")
+    parser.add_argument("--dry-run", action="store_true", help="print every command and file, run nothing")
+    parser.add_argument("--public", action="store_true", help="let everybody see dataset and kernel")
+    parser.add_argument("--timeout-s", type=float, default=3600, metavar="S", help="longest wait for one step [3600]")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Publish, or show how: 0 done, 1 with a sentence on stderr that says what happened and what to do."""
+    try:
+        bundle = arguments.bundle.resolve()
+        delivery = Delivery(bundle, public=arguments.public, timeout_s=arguments.timeout_s)
+        (show_plan if arguments.dry_run else publish)(delivery)
+    except (TargetError, ManifestError, DeliveryError, client.ClientError) as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 1
+    return 0

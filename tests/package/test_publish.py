@@ -1,0 +1,251 @@
+"""A publish from end to end: the real kaggle client against a server of ours, and what the user is told."""
+
+import argparse
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from package.deliveries import DATASET, FILES, OWNER, make_delivery, write_bundle
+from package.kaggle_server import TIFF, Kaggle, serve, zip_bytes
+
+from surface_package import client, publish
+from surface_package.client import Answer, ClientError
+from surface_package.delivery import Delivery, DeliveryError, Record, staged
+from surface_package.target import TargetError, read_target
+
+
+@pytest.fixture
+def delivery(tmp_path: Path) -> Delivery:
+    return make_delivery(tmp_path)
+
+
+@pytest.fixture
+def kaggle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kaggle]:
+    """A running Kaggle; this test's client talks to it alone, with made-up credentials and a HOME of its own."""
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "KAGGLE_API_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("HOME", "KAGGLE_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("KAGGLE_USERNAME", OWNER)
+    monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef0123456789abcdef")
+    held = Kaggle()
+    with serve(held) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield held
+
+
+def beside(delivery: Delivery) -> list[str]:
+    return sorted(path.name for path in delivery.bundle.parent.iterdir())
+
+
+def seed(delivery: Delivery, kaggle: Kaggle) -> None:
+    """As a publish leaves things once the dataset is ready: version 1 on Kaggle, the record beside the bundle."""
+    kaggle.version = 1
+    record = Record(delivery.digest(), DATASET, version_before_upload=0, dataset_version=1)
+    record.write(delivery)
+
+
+def test_first_publish_then_nothing_then_a_new_version(delivery, kaggle, capsys) -> None:
+    kaggle.log = f"bundle verified: 2 files, manifest sha256 {delivery.digest()}"
+    files_before = {path.name: path.read_bytes() for path in delivery.bundle.iterdir()}
+    publish.publish(delivery)
+    out = capsys.readouterr().out
+
+    (created,) = kaggle.bodies("CreateDataset")
+    assert (created["ownerSlug"], created["slug"]) == (OWNER, "vesuvius-surface-bundle")
+    assert (created["title"], created["licenseName"]) == ("Vesuvius Surface Bundle", "CC-BY-NC-4.0")
+    assert created["isPrivate"] is True
+    assert kaggle.files == {name: hashlib.sha256(content).hexdigest() for name, content in files_before.items()}
+    (kernel,) = kaggle.bodies("SaveKernel")
+    assert kernel["slug"] == f"{OWNER}/vesuvius-surface-kernel"
+    assert (kernel["language"], kernel["kernelType"]) == ("python", "script")
+    assert kernel["enableInternet"] is False
+    assert kernel["isPrivate"] is True
+    assert kernel["enableGpu"] is True
+    assert kernel["machineShape"] == "NvidiaTeslaT4"
+    assert kernel["datasetDataSources"] == [DATASET]
+    assert kernel["competitionDataSources"] == ["vesuvius-challenge-surface-detection"]
+    assert kernel["text"] == (delivery.root / "kernel" / "submit.py").read_text()
+    calls = kaggle.calls()
+    assert calls.index("CreateDataset") < calls.index("SaveKernel") < calls.index("ListKernelSessionOutput")
+
+    assert {request.host for request in kaggle.requests} == {"localhost", f"127.0.0.1:{kaggle.port}"}
+    assert "CreateCodeSubmission" not in calls
+    assert "submission.zip with 1 mask\n" in out
+    assert "competitions submit vesuvius-challenge-surface-detection -f submission.zip" in out
+    assert f"-k {OWNER}/vesuvius-surface-kernel -v 1 -m 'manifest {delivery.digest()[:16]} commit c0ffeec0ffee'" in out
+    assert os.environ["KAGGLE_KEY"] not in out + delivery.beside(".published.json").read_text()
+    assert {path.name: path.read_bytes() for path in delivery.bundle.iterdir()} == files_before
+    assert beside(delivery) == ["bundle", "bundle.output", "bundle.published.json", "bundle.rehearsed.json"]
+
+    kaggle.requests.clear()
+    publish.publish(delivery)
+    assert kaggle.calls() == ["GetDatasetStatus", "GetDataset"]
+    assert "version 1 is this bundle already" in capsys.readouterr().out
+
+    write_bundle(delivery.bundle, b"other")
+    kaggle.log = f"manifest sha256 {delivery.digest()}"
+    kaggle.requests.clear()
+    # After an upload Kaggle goes on telling "ready", of the version before.
+    kaggle.pending.append("READY")
+    publish.publish(delivery)
+    out = capsys.readouterr().out
+    assert "at version 1, adding one" in out
+    assert "dataset: version 1, the one before (" in out
+    (versioned,) = kaggle.bodies("CreateDatasetVersion")
+    assert versioned["body"]["versionNotes"] == f"manifest {delivery.digest()[:16]} commit c0ffeec0ffee"
+    assert kaggle.files["member0.safetensors"] == hashlib.sha256(b"other").hexdigest()
+    assert len(kaggle.files) == 3
+    assert kaggle.calls().count("GetDatasetStatus") == 3
+    assert (kaggle.version, kaggle.kernels) == (2, 2)
+
+
+def test_dataset_failures_are_told_and_each_new_run_goes_on(delivery, kaggle) -> None:
+    kaggle.absent_code = 403
+    kaggle.fail("CreateDataset", 500, code=500, message="boom")
+    with pytest.raises(ClientError, match=r"did not accept the dataset(.|\n)*boom(.|\n)*run publish again"):
+        publish.publish(delivery)
+
+    # The client keeps tokens of what it sent before a failed create, and knows a file by its size and time.
+    before = (delivery.bundle / "member0.safetensors").stat()
+    write_bundle(delivery.bundle, b"FIRST")
+    os.utime(delivery.bundle / "member0.safetensors", ns=(before.st_atime_ns, before.st_mtime_ns))
+    kaggle.fail("upload", 400)
+    with pytest.raises(ClientError, match="the dataset was made without"):
+        publish.publish(delivery)
+    assert len(kaggle.files) == 2
+
+    kaggle.version, kaggle.arriving = 1, False
+    kaggle.pending.append("BLOBS_RECEIVED")
+    # The second question would come after the end of the time: one is asked, however slow the machine.
+    with pytest.raises(DeliveryError, match=r"still stands at 'version 1, the one before' after 60 s. Run publish"):
+        publish.publish(replace(delivery, poll_s=61))
+    sent = {name: hashlib.sha256((delivery.bundle / name).read_bytes()).hexdigest() for name in FILES}
+    assert kaggle.files == sent
+
+    kaggle.fail("SaveKernel", 200, error="Maximum weekly GPU quota of 30.00 hours reached.")
+    kaggle.requests.clear()
+    with pytest.raises(ClientError, match=r"exit code 0(.|\n)*30.00 hours reached(.|\n)*new GPU hours"):
+        publish.publish(delivery)
+    assert "StartBlobUpload" not in kaggle.calls()
+    assert (kaggle.version, kaggle.kernels) == (2, 0)
+
+
+def test_kernel_failures_are_told_and_each_new_run_goes_on(delivery, kaggle, capsys) -> None:
+    seed(delivery, kaggle)
+    kaggle.fail("SaveKernel", 200, versionNumber=1, url="u", error="", invalidDatasetSources=[DATASET])
+    with pytest.raises(ClientError, match=rf"pushed without its dataset source \['{DATASET}'\]"):
+        publish.publish(delivery)
+    assert "GetKernelSessionStatus" not in kaggle.calls()
+
+    kaggle.kernels = 1
+    kaggle.fail("GetKernelSessionStatus", 429, code=429, message="Too many requests")
+    kaggle.kernel_states.append({"status": "ERROR", "failureMessage": "exit code 1"})
+    told = rf"version 2 ended with ERROR: exit code 1\.\n  Read its log: kaggle kernels logs {OWNER}/"
+    with pytest.raises(DeliveryError, match=told):
+        publish.publish(delivery)
+    seen = [line.split(" (")[0] for line in capsys.readouterr().out.splitlines()]
+    assert seen[-2:] == ["  kernel: no answer", "  kernel: ERROR"]
+
+    kaggle.output = {"report.txt": b"degraded"}
+    with pytest.raises(DeliveryError, match=r"left no submission.zip"):
+        publish.publish(delivery)
+
+    kaggle.output = {"submission.zip": zip_bytes({"1407735.tif": TIFF})}
+    publish.publish(delivery)
+    assert len(kaggle.bodies("SaveKernel")) == 4
+    assert not {"StartBlobUpload", "CreateDataset", "CreateDatasetVersion"} & set(kaggle.calls())
+    assert "-v 4 -m" in capsys.readouterr().out
+
+
+def arguments(delivery: Delivery, *more: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    publish.add_arguments(parser)
+    return parser.parse_args([str(delivery.bundle), *more])
+
+
+def test_nothing_is_asked_of_kaggle_for_a_bundle_that_may_not_go(delivery, kaggle, capsys) -> None:
+    rehearsed = delivery.beside(".rehearsed.json").read_text()
+    delivery.beside(".rehearsed.json").write_text(rehearsed.replace("true", "false"))
+    for way in (publish.publish, publish.show_plan):
+        with pytest.raises(DeliveryError, match="did not pass"):
+            way(delivery)
+    delivery.beside(".rehearsed.json").write_text(rehearsed)
+    (delivery.bundle / "settings.json").write_text("[]\n")
+    with pytest.raises(DeliveryError, match=r"does not verify:\n(.|\n)*settings.json"):
+        publish.publish(delivery)
+    metadata = delivery.root / "kernel-metadata.json"
+    metadata.write_text(metadata.read_text().replace('"enable_internet": false', '"enable_internet": true'))
+    with pytest.raises(TargetError, match='"enable_internet" is true; write false'):
+        publish.publish(delivery)
+    assert kaggle.requests == []
+    assert capsys.readouterr().out == ""
+
+
+def test_a_changed_script_is_pushed_again(delivery, monkeypatch) -> None:
+    asked = []
+
+    def ask(arguments: list[str], limit_s: float, show: bool = False) -> Answer:
+        asked.append(arguments[:2])
+        done = 'k has status "COMPLETE"\n' if arguments[1] == "status" else "Kernel version 1 successfully pushed.\n"
+        return Answer(tuple(arguments), 0, done)
+
+    monkeypatch.setattr(client, "ask", ask)
+    target = read_target(delivery.root / "kernel-metadata.json", public=False)
+    for pushes, text in ((1, "first"), (1, "first"), (2, "other")):
+        (delivery.root / "kernel" / "submit.py").write_text(text)
+        with staged(delivery, target) as (_, folder):
+            publish.send_kernel(delivery, target, Record.read(delivery, target), folder)
+        assert asked.count(["kernels", "push"]) == pushes
+
+
+def test_dry_run_prints_every_command_and_file_and_touches_nothing(delivery, kaggle, capsys) -> None:
+    (delivery.bundle / "dataset-metadata.json").write_text("{}")
+    publish.show_plan(delivery)
+    out = capsys.readouterr().out
+    for line in (
+        f"python kernel/submit.py --verify {delivery.bundle}",
+        'dataset-metadata.json: {"title": "Vesuvius Surface Bundle", "id": "tester/vesuvius-surface-bundle", ',
+        '"licenses": [{"name": "CC-BY-NC-4.0"}]}',
+        "STAGED/dataset/member0.safetensors: 5 bytes",
+        "STAGED/dataset/manifest.json: ",
+        f"kaggle datasets status {DATASET} --format json",
+        "kaggle datasets create -p STAGED/dataset ",
+        "kaggle datasets version -p STAGED/dataset -m 'manifest ",
+        "STAGED/kernel/kernel/submit.py: ",
+        "kaggle kernels push -p STAGED/kernel",
+        f"kaggle kernels status {OWNER}/vesuvius-surface-kernel",
+        f"kaggle kernels output {OWNER}/vesuvius-surface-kernel -p {delivery.bundle}.output.partial ",
+        "kaggle competitions submit vesuvius-challenge-surface-detection",
+    ):
+        assert line in out
+    assert kaggle.requests == []
+    assert beside(delivery) == ["bundle", "bundle.rehearsed.json"]
+
+
+def test_command_line_refuses_the_placeholder_owner(delivery, capsys) -> None:
+    for more in ([], ["--dry-run"]):
+        assert publish.run(arguments(delivery, *more)) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert 'write your own Kaggle user name for "your-kaggle-name"' in told.err
+
+
+def test_command_line_says_what_it_takes(delivery, tmp_path, capsys) -> None:
+    assert vars(arguments(delivery, "--public", "--timeout-s", "9")) == {
+        "bundle": delivery.bundle,
+        "dry_run": False,
+        "public": True,
+        "timeout_s": 9.0,
+    }
+    assert publish.run(arguments(replace(delivery, bundle=delivery.bundle), "--timeout-s", "0")) == 1
+    assert "--timeout-s is 0.0" in capsys.readouterr().err
+    missing = argparse.Namespace(bundle=tmp_path / "none", dry_run=True, public=False, timeout_s=1.0)
+    assert publish.run(missing) == 1
+    assert "found no manifest.json" in capsys.readouterr().err
