@@ -90,6 +90,8 @@ def predict(arguments: argparse.Namespace) -> int:
         raise mounts.MountError(f"{arguments.input}: found no .tif in it, wanted volumes")
     settings = from_toml(arguments.settings) if arguments.settings else Settings()
     output = _made(arguments.out)
+    if arguments.save == "mask" and any(path.parent.resolve() == output.resolve() for path in paths):
+        raise mounts.MountError(f"{output}: found the volumes' own folder, wanted another: masks would replace them")
     engine = _load_engine(arguments.weights, settings, arguments.device)
     failed = 0
     for path in paths:

@@ -50,5 +50,5 @@ class Architecture:
 
 def check_tile(tile_zyx: tuple[int, int, int]) -> None:
     """Raise ArchitectureError unless every axis of the tile is a positive multiple of DIVISOR."""
-    if len(tile_zyx) != 3 or any(size < DIVISOR or size % DIVISOR for size in tile_zyx):
+    if len(tile_zyx) != 3 or any(not isinstance(n, int) or n < DIVISOR or n % DIVISOR for n in tile_zyx):
         raise ArchitectureError(f"tile: found {tuple(tile_zyx)} voxels, wanted three positive multiples of {DIVISOR}")

@@ -54,8 +54,8 @@ def choose(name: str | None = None) -> Device:
     if kind not in ("cpu", "cuda"):
         raise DeviceError(f'device: found "{found}", wanted cpu, cuda or cuda:N')
     if kind == "cuda":
-        index = int(found.partition(":")[2] or 0)
-        if index >= torch.cuda.device_count():
+        index = found.partition(":")[2] or "0"
+        if not index.isdecimal() or int(index) >= torch.cuda.device_count():
             raise DeviceError(f'device: found {torch.cuda.device_count()} CUDA devices, wanted "{found}"')
         return Device(found, "float16", batch=4, threads=threads or 1)
     return Device(found, "bfloat16" if _has_amx() else "float32", batch=2, threads=threads or 1)

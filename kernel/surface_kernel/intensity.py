@@ -40,6 +40,9 @@ class Intensity:
         """Check the entries of a settings or weights file. Raises IntensityError."""
         if set(entries) - {"kind", "limit"}:
             raise IntensityError(f"intensity: found {sorted(entries)}, wanted kind and limit")
+        limit = entries.get("limit", 1)
+        if isinstance(limit, bool) or not isinstance(limit, int | float):
+            raise IntensityError(f"intensity: found limit {limit!r}, wanted a positive number")
         return cls(**entries)
 
     def to_mapping(self) -> dict[str, Any]:

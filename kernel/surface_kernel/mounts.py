@@ -49,7 +49,7 @@ def read_test_images(competition: Path) -> dict[str, Path]:
     """Give the image of every id in test.csv, in its order; the images need not exist. Raises MountError."""
     path = competition / "test.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MountError(f"{path}: found no readable table ({error}), wanted columns id, scroll_id") from error

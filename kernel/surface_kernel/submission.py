@@ -60,6 +60,12 @@ class Submission:
 
     def check(self) -> None:
         """Read the zip back as the scorer does. Raises SubmissionError when a mask is not what it should be."""
+        try:
+            self._check()
+        except (zipfile.BadZipFile, OSError) as error:  # Pillow's errors are OSErrors
+            raise SubmissionError(f"{self.path}: found a zip that cannot be read ({error}), wanted masks") from error
+
+    def _check(self) -> None:
         with zipfile.ZipFile(self.path) as archive:
             names = archive.namelist()
             wanted = [f"{case}.tif" for case in sorted(self._shapes_zyx)]

@@ -5,6 +5,7 @@ LZW wherever it is installed, while tifffile needs imagecodecs for that, which K
 by tifffile, which says what a file declares without decoding any of it.
 """
 
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,15 +44,20 @@ def read_header(path: Path) -> Header:
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page.aspage() for page in tiff.pages]
+            if pages and (following := _next_page_offset(tiff, pages[-1])):
+                raise VolumeError(f"{path}: found no page {len(pages)} at its byte {following}, wanted {WANTED}")
+    except VolumeError:
+        raise
     except Exception as error:  # tifffile raises whatever its parser trips over: struct.error, KeyError, ...
         raise VolumeError(f"{path}: found no readable TIFF ({_one_line(error)}), wanted {WANTED}") from error
     if not pages:
         raise VolumeError(f"{path}: found a TIFF without pages, wanted {WANTED}")
     for index, page in enumerate(pages):
         dtype = "unknown" if page.dtype is None else str(page.dtype)
-        if dtype != "uint8" or page.ndim != 2 or page.samplesperpixel != 1 or page.photometric != 1:
+        layout = (dtype, page.bitspersample, page.samplesperpixel, page.photometric, page.ndim)
+        if layout != ("uint8", 8, 1, tifffile.PHOTOMETRIC.MINISBLACK, 2):
             kind = page.photometric.name if hasattr(page.photometric, "name") else page.photometric
-            found = f"{dtype} {tuple(page.shape)} {kind}"
+            found = f"{dtype} ({page.bitspersample} bits) {tuple(page.shape)} {kind}"
             raise VolumeError(f"{path}: found {found} on page {index}, wanted {WANTED}")
         if page.shape != pages[0].shape:
             found = f"pages of {tuple(pages[0].shape)} and {tuple(page.shape)}"
@@ -62,6 +68,18 @@ def read_header(path: Path) -> Header:
     return Header((len(pages), int(height), int(width)))
 
 
+def _next_page_offset(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
+    """Give the byte at which a page says that the next one lies: 0 for the last page of a whole file.
+
+    Where a file is cut between two pages, tifffile and Pillow both take those before the cut for all there are.
+    """
+    layout, handle = tiff.tiff, tiff.filehandle
+    handle.seek(page.offset)
+    (tags,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    handle.seek(page.offset + layout.tagnosize + tags * layout.tagsize)
+    return int(struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))[0])
+
+
 def read(path: Path) -> Volume:
     """Read a volume: uint8 (z, y, x), C-contiguous.
 
@@ -69,10 +87,14 @@ def read(path: Path) -> Volume:
     """
     shape_zyx = read_header(path).shape_zyx
     volume = np.empty(shape_zyx, np.uint8)
-    for z, page in enumerate(_pages(path)):
-        if z >= shape_zyx[0] or page.shape != shape_zyx[1:]:
-            raise VolumeError(f"{path}: found page {z} of {page.shape}, wanted {shape_zyx} as its header says")
-        volume[z] = page
+    pages = 0
+    for page in _pages(path):
+        if pages >= shape_zyx[0] or page.shape != shape_zyx[1:]:
+            raise VolumeError(f"{path}: found page {pages} of {page.shape}, wanted {shape_zyx} as its header says")
+        volume[pages] = page
+        pages += 1
+    if pages != shape_zyx[0]:
+        raise VolumeError(f"{path}: found {pages} pages, wanted {shape_zyx[0]} as its header says")
     return volume
 
 
@@ -94,8 +116,7 @@ def write_mask(path: Path, mask: Volume) -> None:
     installed, and would make the file's bytes depend on it too. The file is read back by Pillow before it gets its
     name. Raises VolumeError for another dtype, rank or value, and when the file does not read back.
     """
-    if mask.dtype != np.uint8 or mask.ndim != 3 or mask.size == 0:
-        raise VolumeError(f"{path}: found a {mask.dtype} array of shape {mask.shape}, wanted a uint8 (z, y, x) mask")
+    _check_array(path, mask)
     if mask.max() > 1:
         raise VolumeError(f"{path}: found the value {mask.max()} in a mask, wanted 0 and 1 only")
     partial = path.with_name(path.name + ".partial")
@@ -124,7 +145,8 @@ def _write_pages(path: Path, volume: Volume) -> None:
 
 
 def write_lzw(path: Path, volume: Volume) -> None:
-    """Write uint8 (z, y, x) grey values as the competition does: LZW, one page a slice."""
+    """Write uint8 (z, y, x) grey values as the competition does: LZW, one page a slice. Raises VolumeError."""
+    _check_array(path, volume)
     first, *rest = (Image.fromarray(page) for page in volume)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -132,6 +154,11 @@ def write_lzw(path: Path, volume: Volume) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _check_array(path: Path, array: Volume) -> None:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.size == 0:
+        raise VolumeError(f"{path}: found a {array.dtype} array of shape {array.shape}, wanted uint8 (z, y, x) voxels")
 
 
 def _one_line(error: BaseException) -> str:

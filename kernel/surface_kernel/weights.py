@@ -75,16 +75,21 @@ def describe(path: Path) -> Metadata:
 
 
 def save(path: Path, state: Mapping[str, "torch.Tensor"], metadata: Metadata) -> None:
-    """Write a network's state so that it appears complete under `path` or not at all."""
+    """Write a network's state so that it appears complete under `path` or not at all: the same bytes each time."""
     from safetensors.torch import save as serialise
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    content = serialise({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
     strings = metadata.to_strings()
-    # The digest covers the tensor bytes alone, which do not depend on the metadata that will hold it.
-    strings["tensors_sha256"] = json.dumps(_tensors_sha256(serialise(tensors, None)))
+    # The digest covers the tensor bytes alone, which do not depend on the metadata that holds it.
+    strings["tensors_sha256"] = json.dumps(_tensors_sha256(content))
+    tensors_from = _tensors_from(content)
+    header = {"__metadata__": strings, **json.loads(content[8:tensors_from])}
+    # The library writes the metadata in another order each time; here it is always this one.
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(serialise(tensors, strings))
+        partial.write_bytes(struct.pack("<Q", len(text)) + text + content[tensors_from:])
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -136,6 +141,10 @@ def _parse(path: Path, strings: Mapping[str, str]) -> Metadata:
 
 
 def _tensors_sha256(content: bytes) -> str:
-    """Digest what follows the header. The file begins with the header's length: 8 bytes, little-endian."""
+    return hashlib.sha256(memoryview(content)[_tensors_from(content) :]).hexdigest()
+
+
+def _tensors_from(content: bytes) -> int:
+    """Give the byte where the tensors begin: behind the header, whose length is the first 8 bytes, little-endian."""
     (header_bytes,) = struct.unpack("<Q", content[:8])
-    return hashlib.sha256(memoryview(content)[8 + header_bytes :]).hexdigest()
+    return 8 + int(header_bytes)

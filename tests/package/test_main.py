@@ -1,0 +1,48 @@
+"""The commands, as a person types them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from package.fake_bundle import make_bundle, make_competition
+
+from surface_package import manifest
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    rooms = [str(manifest.ROOT / room) for room in ("kernel", "package")]
+    line = [sys.executable, "-m", "surface_package", *map(str, words)]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(rooms), PYTHONDONTWRITEBYTECODE="1")
+    return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+
+def test_verify_says_what_submit_py_says(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    good = command("verify", bundle)
+    assert (good.returncode, good.stdout) == (0, "\n".join([*manifest.verify(bundle)[1], ""]))
+    (bundle / "settings.json").unlink()
+    bad = command("verify", bundle)
+    assert bad.returncode == 1
+    assert bad.stdout.startswith("finding: 'settings.json': found no such file")
+
+
+def test_a_rehearsal_prints_what_it_measured(tmp_path: Path) -> None:
+    data = make_competition(tmp_path / "data", a7=(2, 3, 4))
+    run = command("rehearse", make_bundle(tmp_path / "bundle"), "--data_dir", data, "--out", tmp_path / "out")
+    assert run.returncode == 0, run.stdout + run.stderr
+    for said in ("1 volumes in ", " s each; ", " MB at most", "isolation: ", "rehearsal passed: "):
+        assert said in run.stdout
+    assert (tmp_path / "out" / "submission.zip").is_file()
+
+
+def test_an_error_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"\x80\x04N.")
+    words = ("build", "--weights", tmp_path / "weights", "--out", tmp_path / "bundle", "--offline")
+    for run in (command(*words), command("rehearse", tmp_path, "--data", tmp_path)):
+        assert run.returncode == 1
+        assert run.stderr == ""
+        (line,) = run.stdout.splitlines()
+        assert line.startswith("error: ")
+        assert "found " in line
+        assert "wanted " in line

@@ -1,0 +1,419 @@
+"""submit.py as a process on small trees; its tables of faults by its functions, where a process adds nothing."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from package.fake_bundle import SUBMIT, make_bundle, make_competition, run_submit
+
+Tree = Callable[..., Path]
+
+# Counts the engine's starts in scratch, which outlives them.
+COUNT = """
+count = place.scratch / "starts"
+starts = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(starts))
+"""
+
+
+def test_it_needs_the_standard_library_only_and_no_python_newer_than_3_11() -> None:
+    tree = ast.parse(SUBMIT.read_text(), feature_version=(3, 11))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported
+    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+def test_a_run_from_mounts_to_submission(make_tree: Tree) -> None:
+    kaggle = make_tree()
+    (kaggle / "input" / "bundle" / "dataset-metadata.json").write_text("{}")
+    run = run_submit(kaggle)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1].startswith("verdict: complete; submission.zip stands with 2 masks")
+    with zipfile.ZipFile(kaggle / "working" / "submission.zip") as archive:
+        assert archive.namelist() == ["7.tif", "8.tif"]
+    assert [path.name for path in (kaggle / "working").iterdir()] == ["submission.zip"]
+
+
+def test_both_ways_of_mounting_in_one_run(make_tree: Tree) -> None:
+    kaggle = make_tree()
+    nested = kaggle / "input" / "datasets" / "owner" / "bundle"
+    nested.parent.mkdir(parents=True)
+    (kaggle / "input" / "bundle").rename(nested)
+    # Kaggle may lead to one folder by two names: that is still one bundle.
+    (kaggle / "input" / "bundle").symlink_to(nested)
+    run = run_submit(kaggle)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_engine_gets_its_folders_and_what_is_left_of_the_budget(make_tree: Tree) -> None:
+    code = """
+import json
+told = {name: str(value) for name, value in vars(place).items()}
+told |= {name: os.environ.get(name) for name in ("TMPDIR", "NUMBA_CACHE_DIR", "HOME", "PYTHONPATH")}
+(place.out / "told.json").write_text(json.dumps(told | {"module": __file__}))
+submit()
+"""
+    kaggle = make_tree(code)
+    (kaggle / "scratch").mkdir()
+    (kaggle / "scratch" / "csv.py").write_text("raise ImportError('a stray file was taken for a module')")
+    assert run_submit(kaggle, "--budget-s", "500").returncode == 0
+    told = json.loads((kaggle / "working" / "told.json").read_text())
+    assert 480 <= float(told.pop("budget_s")) < 500
+    scratch = kaggle / "scratch"
+    assert told == {
+        "bundle": str(kaggle / "input" / "bundle"),
+        "competition": str(kaggle / "input" / "surface-detection"),
+        "out": str(kaggle / "working"),
+        "scratch": str(scratch / "engine"),
+        "module": str(scratch / "site" / "surface_kernel" / "__main__.py"),
+        "PYTHONPATH": str(scratch / "site"),
+        "NUMBA_CACHE_DIR": str(scratch / "numba"),
+        "TMPDIR": str(scratch / "tmp"),
+        "HOME": None,
+    }
+
+
+def test_an_engine_that_dies_twice_is_started_a_third_time(make_tree: Tree) -> None:
+    kaggle = make_tree(COUNT + "if starts < 3:\n    os.kill(os.getpid(), signal.SIGKILL)\nsubmit()")
+    run = run_submit(kaggle)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "SIGKILL, start 1 of 3" in run.stdout
+    assert "SIGKILL, start 2 of 3" in run.stdout
+    assert "verdict: complete;" in run.stdout
+
+
+def test_an_engine_that_always_dies_is_started_three_times_and_its_zip_still_counts(make_tree: Tree) -> None:
+    kaggle = make_tree(COUNT + "submit()\nos._exit(77)")
+    run = run_submit(kaggle)
+    assert run.returncode == 0
+    assert (kaggle / "scratch" / "engine" / "starts").read_text() == "3"
+    assert "exit code 77, start 3 of 3" in run.stdout
+    assert "verdict: failed (it died 3 times); submission.zip stands with 2 masks" in run.stdout
+
+
+@pytest.mark.parametrize(("code", "verdict"), [(0, "complete"), (3, "degraded"), (1, "failed")])
+def test_an_engine_that_says_how_it_ended_is_not_started_again(
+    submit: ModuleType, tmp_path: Path, code: int, verdict: str
+) -> None:
+    command = [sys.executable, "-c", f"import sys; open('starts', 'a').write('.'); sys.exit({code})"]
+    assert submit.supervise(command, dict(os.environ), tmp_path, time.monotonic() + 60) == verdict
+    assert (tmp_path / "starts").read_text() == "."
+
+
+def test_an_engine_without_a_submission_fails_the_run(make_tree: Tree) -> None:
+    run = run_submit(make_tree("sys.exit(1)"))
+    assert run.returncode == 1
+    assert "submission.zip: found no such file" in run.stdout
+    assert run.stdout.splitlines()[-1] == "verdict: no submission; the engine's run was failed"
+
+
+def test_a_missing_id_fails_the_run(make_tree: Tree) -> None:
+    run = run_submit(make_tree("submit(lambda masks: masks.pop('8.tif'))"))
+    assert run.returncode == 1
+    assert "submission.zip: found no '8.tif'" in run.stdout
+
+
+def test_an_engine_that_outlives_its_budget_is_killed(
+    submit: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(submit, "GRACE_S", 0.3)
+    started_s = time.monotonic()
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    verdict = submit.supervise(command, dict(os.environ), tmp_path, started_s + 0.1)
+    assert verdict.startswith("failed (stopped")
+    assert time.monotonic() - started_s < 10
+
+
+def test_no_time_left_no_second_start(submit: ModuleType, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import os; os._exit(9)"]
+    assert submit.supervise(command, dict(os.environ), tmp_path, time.monotonic()) == (
+        "failed (it died, and no time is left)"
+    )
+
+
+def test_a_terminated_run_takes_its_engine_along(make_tree: Tree) -> None:
+    code = "(place.out / 'part').write_text(str(os.getpid())); (place.out / 'part').rename(place.out / 'pid')"
+    kaggle = make_tree(code + "\ntime.sleep(60)")
+    places = [word for name in ("input", "working", "scratch") for word in (f"--{name}", str(kaggle / name))]
+    pid_file = kaggle / "working" / "pid"
+    with subprocess.Popen([sys.executable, str(SUBMIT), *places], stdout=subprocess.DEVNULL) as run:
+        while not pid_file.exists():
+            assert run.poll() is None
+            time.sleep(0.02)
+        run.terminate()
+        assert run.wait(20) == 128 + signal.SIGTERM
+    assert not Path("/proc", pid_file.read_text()).exists()
+
+
+@pytest.mark.parametrize("fault", ["changed", "truncated", "unlisted", "missing"])
+def test_a_bad_bundle_stops_the_run_early_and_leaves_no_zip(make_tree: Tree, fault: str) -> None:
+    kaggle = make_tree()
+    (kaggle / "working").mkdir()
+    (kaggle / "working" / "submission.zip").write_bytes(b"of an earlier run")
+    spoil(kaggle / "input" / "bundle", fault)
+    run = run_submit(kaggle)
+    assert run.returncode == 1
+    assert run.stdout.count("finding: ") == 1
+    assert "found 1 faults, wanted none" in run.stdout
+    assert not (kaggle / "scratch" / "site").exists()
+    assert [path.name for path in (kaggle / "working").iterdir()] == ["earlier_submission.zip"]
+
+
+def spoil(bundle: Path, fault: str) -> None:
+    path = bundle / "member_0.safetensors"
+    content = path.read_bytes()
+    if fault == "changed":
+        path.write_bytes(content[:-1] + b"?")
+    elif fault == "truncated":
+        path.write_bytes(content[:-1])
+    elif fault == "missing":
+        path.unlink()
+    elif fault == "unlisted":
+        (bundle / "extra.py").write_text("")
+    elif fault == "link":
+        path.rename(bundle.parent / "elsewhere")
+        path.symlink_to(bundle.parent / "elsewhere")
+    elif fault == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        exec(fault, {"manifest": manifest, "files": manifest["files"]})
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+FAULTS = [
+    ("changed", r"'member_0.safetensors': found sha256 [0-9a-f]{64}, wanted [0-9a-f]{64}"),
+    ("truncated", r"'member_0.safetensors': found 31 bytes, wanted 32"),
+    ("missing", r"'member_0.safetensors': found no such file, wanted 32 bytes"),
+    ("unlisted", r"'extra.py': found a file that the manifest does not list, wanted none"),
+    ("link", r"'member_0.safetensors': found a link, wanted a file"),
+    ("folder", r"'member_0.safetensors': found a folder or a special file, wanted files only"),
+    ("files['../x'] = files['settings.json']", r"found the name '\.\./x', wanted that of a file inside"),
+    (r"files['a\\b'] = files['settings.json']", r"found the name 'a\\\\b', wanted that of a file inside"),
+    ("files['..'] = files['settings.json']", r"found the name '\.\.', wanted that of a file inside"),
+    ("files['manifest.json'] = files['settings.json']", r"found the name 'manifest.json', wanted that of a file"),
+    ("files['settings.json']['sha256'] = 'A' * 64", r"for 'settings.json', wanted a sha256 and a number of bytes"),
+    ("files['settings.json']['bytes'] = True", r"for 'settings.json', wanted a sha256 and a number of bytes"),
+    ("files['settings.json'] = None", r"found None for 'settings.json'"),
+    ("manifest['files'] = []", r"found no table 'files'"),
+    ("manifest['format'] = 'surface-bundle/2'", r"found format 'surface-bundle/2', wanted 'surface-bundle/1'"),
+    ("manifest['weights'] = ['other']", r"found the weights \['other'\], wanted files that it lists"),
+    ("manifest['weights'] = []", r"found \[\] for 'weights'"),
+    ("manifest['settings'] = 'other'", r"found the settings 'other', wanted a file that it lists"),
+    ("manifest['settings'] = ['settings.json']", r"found the settings \['settings.json'\]"),
+    ("manifest['requirements'] = ['--index-url=http://x']", r"found \['--index-url=http://x'\] for 'requirements'"),
+    ("manifest['requirements'] = ['x @ http://x']", r"found \['x @ http://x'\] for 'requirements'"),
+    ("del manifest['python']", r"found None for 'python'"),
+]
+
+
+@pytest.mark.parametrize(("fault", "finding"), FAULTS, ids=[fault for fault, _ in FAULTS])
+def test_each_fault_of_a_bundle_is_one_finding(submit: ModuleType, tmp_path: Path, fault: str, finding: str) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    assert submit.check_bundle(bundle) == []
+    spoil(bundle, fault)
+    findings = submit.check_bundle(bundle)
+    assert len(findings) == 1
+    assert re.search(finding, findings[0])
+    assert "\n" not in findings[0]
+
+
+def test_a_name_with_a_line_break_is_still_one_line(submit: ModuleType, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    (bundle / "two\nlines").write_text("")
+    (bundle / os.fsdecode(b"\xff")).write_text("")
+    findings = submit.check_bundle(bundle)
+    assert len(findings) == 2
+    assert all(finding.isprintable() for finding in findings)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b"\xff", b"[" * 100_000, b"9" * 5000, b'{"format": 1}', b" " * (2 << 20)]
+)
+def test_a_manifest_that_is_none_is_one_finding(submit: ModuleType, tmp_path: Path, content: bytes) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    (bundle / "manifest.json").write_bytes(content)
+    (finding,) = submit.check_bundle(bundle)
+    assert finding.startswith("manifest.json: found ")
+
+
+TEXT = st.text("a0./\\\\\0=-", max_size=6)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["files", "weights", "settings", "requirements", "python"])
+
+
+@settings(deadline=None)
+@given(st.dictionaries(KEYS, JSON | st.dictionaries(TEXT, JSON)))
+def test_no_manifest_trips_the_check_of_its_form(submit: ModuleType, manifest: dict[str, object]) -> None:
+    findings = submit.check_form(manifest)
+    assert findings
+    assert all(isinstance(finding, str) for finding in findings)
+
+
+def test_verify_prints_its_findings_and_exits_with_1(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    command = [sys.executable, "-I", str(SUBMIT), "--verify", str(bundle)]
+    good = subprocess.run(command, capture_output=True, text=True)
+    assert (good.returncode, good.stdout.count("\n")) == (0, 1)
+    assert re.search("manifest sha256 [0-9a-f]{64}$", good.stdout)
+    spoil(bundle, "truncated")
+    spoil(bundle, "unlisted")
+    bad = subprocess.run(command, capture_output=True, text=True)
+    assert bad.returncode == 1
+    assert [line.split(":")[0] for line in bad.stdout.splitlines()] == ["finding", "finding"]
+    shutil.rmtree(bundle)
+    none = subprocess.run(command, capture_output=True, text=True)
+    assert none.returncode == 1
+    assert none.stdout.startswith("finding: manifest.json: found no such file")
+
+
+def test_the_wrong_number_of_bundles_is_named(submit: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(submit.SubmitError, match="found no bundle, wanted one folder"):
+        submit.find_bundle(tmp_path)
+    with pytest.raises(submit.SubmitError, match="found no such folder"):
+        submit.find_bundle(tmp_path / "input")
+    first = make_bundle(tmp_path / "a" / "b" / "c")
+    assert submit.find_bundle(tmp_path) == first
+    (tmp_path / "link").symlink_to(tmp_path / "a")  # one bundle by two paths is one
+    assert submit.find_bundle(tmp_path) == first
+    second = Path(shutil.copytree(first, tmp_path / "d"))
+    with pytest.raises(submit.SubmitError, match=f"found 2 bundles \\({second}, {first}\\)"):
+        submit.find_bundle(tmp_path)
+
+
+def test_a_broken_manifest_is_named_where_no_bundle_is_found(submit: ModuleType, tmp_path: Path) -> None:
+    (make_bundle(tmp_path / "bundle") / "manifest.json").write_text("{")
+    with pytest.raises(submit.SubmitError, match=r"found no bundle \(.*bundle: manifest.json: found no readable JSON"):
+        submit.find_bundle(tmp_path)
+
+
+def test_what_lies_too_deep_or_among_images_is_not_looked_at(submit: ModuleType, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "a" / "b" / "c" / "deep")
+    make_bundle(tmp_path / "competition" / "train_images" / "bundle")
+    make_bundle(tmp_path / "competition" / "deprecated_train_labels" / "bundle")
+    with pytest.raises(submit.SubmitError, match="found no bundle, wanted"):
+        submit.find_bundle(tmp_path)
+
+
+def test_the_competition_is_told_from_what_looks_like_it(submit: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "test.csv").write_text("id\n1\n")
+    with pytest.raises(submit.SubmitError, match=r"found none, wanted one folder with test.csv and test_images"):
+        submit.find_competition(tmp_path)
+    make_competition(tmp_path / "a-copy")
+    assert submit.find_competition(tmp_path) == tmp_path / "a-copy"
+    make_competition(tmp_path / "b-copy")
+    assert submit.find_competition(tmp_path) == tmp_path / "a-copy"  # the same ids, the same competition
+    (tmp_path / "b-copy" / "test.csv").write_text("id,scroll_id\n9,1\n")
+    with pytest.raises(submit.SubmitError, match=r"found 2 \(.*a-copy, .*b-copy\)"):
+        submit.find_competition(tmp_path)
+    own = make_competition(tmp_path / "competitions" / submit.COMPETITION)
+    assert submit.find_competition(tmp_path) == own
+
+
+@pytest.mark.parametrize(
+    ("content", "ids"),
+    [
+        (b"id,scroll_id\n7,1\n8,1\n", ["7", "8"]),
+        (b"\xef\xbb\xbfid,scroll_id\r\n7,1\r\n", ["7"]),
+        (b"scroll_id,id\n1, 7 \n1,8\n1,7\n", ["7", "8"]),
+        (b"id\n7\n\n8", ["7", "8"]),
+    ],
+)
+def test_ids_come_from_the_id_column(submit: ModuleType, tmp_path: Path, content: bytes, ids: list[str]) -> None:
+    (tmp_path / "test.csv").write_bytes(content)
+    assert submit.read_ids(tmp_path / "test.csv") == ids
+
+
+@pytest.mark.parametrize("content", [b"", b"id,scroll_id\n", b"name\n7\n", b"\xff\xfe\x00", b"id\n\x00\xff"])
+def test_a_table_without_ids_is_refused(submit: ModuleType, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "test.csv").write_bytes(content)
+    with pytest.raises(submit.SubmitError, match=r"test\.csv: found "):
+        submit.read_ids(tmp_path / "test.csv")
+
+
+def test_a_python_without_wheels_is_named(make_tree: Tree) -> None:
+    run = run_submit(make_tree(python=["3.99"]))
+    assert run.returncode == 1
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"found Python {here} on Linux" in run.stdout
+    assert "wanted Python 3.99 on Linux x86_64; add its wheels to package/wheels.txt" in run.stdout
+
+
+def test_a_wheel_that_does_not_fit_is_named(make_tree: Tree) -> None:
+    run = run_submit(make_tree(requirements=["surface-kernel==0.1.0", "connected-components-3d==4.1.1"]))
+    assert run.returncode == 1
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith("error: ")]
+    assert "No matching distribution found for connected-components-3d==4.1.1" in line
+
+
+TIFF = b"II*\0 and so on"
+ZIPS = [
+    ({"7.tif": TIFF, "8.tif": b"MM\0* and so on"}, []),
+    ({"7.tif": TIFF}, ["found no '8.tif', wanted a mask for every id"]),
+    ({"7.tif": TIFF, "8.tif": TIFF, "9.tif": TIFF}, ["found '9.tif', wanted the ids of test.csv only"]),
+    ({"7.tif": TIFF, "a/8.tif": TIFF}, ["found no '8.tif'", "found 'a/8.tif'"]),
+    ({"7.tif": TIFF, "8.tif": b""}, ["found '8.tif' starting with b'', wanted a TIFF"]),
+    ({"7.tif": TIFF, "8.tif": b"PK\3\4"}, ["found '8.tif' starting with b'PK"]),
+    ({}, ["found no '7.tif'", "found no '8.tif'"]),
+]
+
+
+@pytest.mark.parametrize(("members", "findings"), ZIPS)
+def test_a_submission_holds_each_id_once(
+    submit: ModuleType, tmp_path: Path, members: dict[str, bytes], findings: list[str]
+) -> None:
+    path = tmp_path / "submission.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    found = submit.check_submission(path, ["7", "8"])
+    assert len(found) == len(findings)
+    assert all(wanted in line for wanted, line in zip(findings, found, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_mask_that_is_there_twice_is_a_finding(submit: ModuleType, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "submission.zip", "w") as archive:
+        archive.writestr("7.tif", TIFF)
+        archive.writestr("7.tif", TIFF)
+    (finding,) = submit.check_submission(tmp_path / "submission.zip", ["7"])
+    assert "found '7.tif' twice" in finding
+
+
+@settings(deadline=None)
+@given(at=st.integers(0, 400), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_damaged_zip_is_a_finding_or_holds_the_same_masks(
+    submit: ModuleType, tmp_path_factory: pytest.TempPathFactory, at: int, bit: int, cut: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.zip"
+    masks = {"7.tif": TIFF * 4, "8.tif": TIFF * 5}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, mask in masks.items():
+            archive.writestr(zipfile.ZipInfo(name), mask)
+    content = bytearray(path.read_bytes())
+    at %= len(content)
+    content[at] ^= 1 << bit
+    path.write_bytes(content[:at] if cut else content)
+    if submit.check_submission(path, ["7", "8"]) == []:
+        with zipfile.ZipFile(path) as archive:
+            assert {name: archive.read(name) for name in archive.namelist()} == masks
