@@ -48,9 +48,8 @@ def restore(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> nn
     Half-precision tensors are widened: the device decides about precision, not the file.
     """
     module = build(architecture)
-    wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     try:
-        module.load_state_dict(wide, strict=True)
+        module.load_state_dict(state, strict=True)  # copies into float32 parameters, whatever it is given
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise NetworkError(f"{architecture}: found a state that does not fit: {first}") from error

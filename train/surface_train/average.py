@@ -33,15 +33,16 @@ def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: De
     """Measure the BatchNorm statistics of averaged weights anew, as a plain mean over the batches.
 
     images: float32 (batch, 1, z, y, x). They run in the precision that the weights will be used in, which torch's own
-    `update_bn` does not do. A network without BatchNorm is left as it is.
+    `update_bn` does not do, and without dropout, as they will be used too. A network without BatchNorm is left as is.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
     was_training = network.training
-    network.train()
+    network.eval()
     for layer in layers:
+        layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean instead of a moving one
     with torch.no_grad(), device.autocast():

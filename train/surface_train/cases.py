@@ -5,9 +5,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from surface_kernel import volume
+
+UNLABELLED = 2
+
 
 class CasesError(ValueError):
-    """A data folder without usable cases."""
+    """A data folder without usable cases, or a case that is not usable."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,15 @@ class Case:
     image: Path
     label: Path
 
+    def load(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Read image and label, both uint8 (z, y, x). Raises VolumeError, and CasesError when they do not fit."""
+        image, label = volume.read(self.image), volume.read(self.label)
+        if image.shape != label.shape:
+            raise CasesError(f"{self.label}: found a label of {label.shape}, wanted {image.shape} as its image has")
+        if label.max() > UNLABELLED:
+            raise CasesError(f"{self.label}: found label {label.max()}, wanted 0, 1 and 2 only")
+        return image, label
+
 
 def read(data: Path) -> tuple[list[Case], int]:
     """Give the cases of `data`, in the order of train.csv, and how many of its rows lack image or label.
@@ -28,7 +44,7 @@ def read(data: Path) -> tuple[list[Case], int]:
     """
     table = data / "train.csv"
     try:
-        with table.open(newline="", encoding="utf-8") as file:
+        with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [(row["id"], row["scroll_id"]) for row in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise CasesError(f"{table}: found no readable table ({error!r}), wanted columns id, scroll_id") from error

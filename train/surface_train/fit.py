@@ -1,6 +1,7 @@
 """The story of a training: cases, fold, patches, steps, averaged weights, their check, one weights file."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -52,8 +53,7 @@ def fit(request: Request) -> Path:
     share_threads(device)
     log.info("training on %s", device)
     run = _Run(settings, sides, record, device, request.init)
-    record.begin(request.settings_file, sides, request.resume)
-    if request.resume:
+    if record.begin(request.settings_file, sides, request.resume):
         run.resume()
     epoch_s = 0.0
     while run.progress.epoch < settings.epochs:
@@ -110,9 +110,7 @@ class _Run:
 
     def resume(self) -> None:
         """Go back to the last saved epoch. Raises StateError when it belongs to other settings or another split."""
-        found, average = state.load(self.record.state, self.network, self.optimiser)
-        if (found.settings, found.split) != (self.progress.settings, self.progress.split):
-            raise state.StateError(f"{self.record.state}: found another run's settings or cases, wanted this run's")
+        found, average = state.load(self.record.state, self.progress, self.network, self.optimiser)
         self.progress, self.average = found, average
         self.scaler.load_state_dict(found.scaler)
         self.record.forget_after(found.epoch)
@@ -123,6 +121,7 @@ class _Run:
         settings, epoch = self.settings, self.progress.epoch + 1
         started_s = time.monotonic()
         mean_loss, parts, spread = self._train(epoch)
+        self.progress.epoch = epoch
         log.info("Epoch %d Train - Loss: %.4f (%s)", epoch, mean_loss, _listed(parts))
         if epoch >= settings.average.start_epoch:
             self.average.add(self.network.state_dict())
@@ -135,21 +134,21 @@ class _Run:
             "variance_of_p": spread,
         }
         due = epoch % settings.validation.every_epochs == 0 or epoch == settings.epochs
-        result = self._validate(self.network, f"epoch {epoch}") if due and self.checked else None
+        result = self._validate(self.network, f"Epoch {epoch}") if due and self.checked else None
         names = ("threshold", "dice", "surface_dice", "voi_score", "foreground", "truth", "variance")
         row |= {f"val_{name}": getattr(result, name) if result else "" for name in names}
         self.record.log(row)
         if result and result.surface_dice > self.progress.best_surface_dice:
             self.progress.best_surface_dice, self.progress.best_epoch = result.surface_dice, epoch
             self._write(self.record.best, self.network, result)
-        self.progress.epoch, self.progress.scaler = epoch, self.scaler.state_dict()
+        self.progress.scaler = self.scaler.state_dict()
         state.save(self.record.state, self.progress, self.network, self.optimiser, self.average)
 
     def finish(self) -> Path:
         """Check the averaged weights against the single best and ship the better; give the file."""
         if not self.average.count:
             log.info("no weights were averaged: averaging starts with epoch %d", self.settings.average.start_epoch)
-            if not self.record.best.exists():
+            if not self.progress.best_epoch:  # a file of that name may be an earlier stop's
                 self._write(self.record.best, self.network, None)
             self.record.ship(self.record.best)
             return self.record.weights
@@ -157,7 +156,7 @@ class _Run:
         first = self.settings.epochs * self.settings.steps_per_epoch  # batches that no step has seen
         unseen = self.sampler.batches(first, first + self.settings.average.batchnorm_steps)
         recompute_batchnorm(averaged, (torch.from_numpy(batch.images)[:, None] for batch in unseen), self.device)
-        result = self._validate(averaged, f"average of {self.average.count}") if self.checked else None
+        result = self._validate(averaged, f"Average of {self.average.count}") if self.checked else None
         self._write(self.record.averaged, averaged, result)
         better = result is None or result.surface_dice >= self.progress.best_surface_dice
         chosen = self.record.averaged if better or not self.record.best.exists() else self.record.best
@@ -172,6 +171,7 @@ class _Run:
     def _train(self, epoch: int) -> tuple[float, dict[str, float], float]:
         steps = self.settings.steps_per_epoch
         first = (epoch - 1) * steps
+        torch.manual_seed(self.settings.seed + epoch)  # for networks that draw, so that a resumed run draws the same
         self.network.train()
         losses: list[Tensor] = []
         parts: list[dict[str, Tensor]] = []
@@ -186,8 +186,8 @@ class _Run:
                 parts.append(terms)
                 spreads.append(spread)
         mean = torch.stack(losses).mean().item()
-        if mean != mean:
-            raise RuntimeError(f"epoch {epoch}: found a loss that is not a number, wanted one: lower the learning rate")
+        if not math.isfinite(mean):
+            raise RuntimeError(f"epoch {epoch}: found a loss of {mean}, wanted a finite one: lower the learning rate")
         terms_mean = {name: torch.stack([part[name] for part in parts]).mean().item() for name in parts[0]}
         return mean, terms_mean, torch.stack(spreads).mean().item()
 
@@ -212,11 +212,11 @@ class _Run:
         predicted: list[Predicted] = validate.predict(network, self.checked, self.settings, self.device)
         result = validate.check(predicted, validate.best_threshold(predicted))
         log.info(
-            "Val %s - surface Dice: %.4f, Dice: %.4f, VOI score: %.4f, threshold %.2f, foreground %.2f %% of %.2f %%",
+            "%s Val - surface Dice: %.4f, Dice: %.4f, VOI score: %.4f, threshold %.2f, foreground %.2f %% of %.2f %%",
             *(name, result.surface_dice, result.dice, result.voi_score, result.threshold),
             *(100 * result.foreground, 100 * result.truth),
         )
-        self.record.picture(predicted[0], result.threshold, name.replace(" ", "_"))
+        self.record.picture(predicted[0], result.threshold, name.lower().replace(" ", "_"))
         self.finish_s = max(self.finish_s, time.monotonic() - started_s)
         return result
 
@@ -226,6 +226,7 @@ class _Run:
             "settings_sha256": settings.digest,
             "split_sha256": self.sides.digest,
             "commit": commit(),
+            "fold": self.sides.fold,
             "epoch": self.progress.epoch,
             "epochs": settings.epochs,
             "n_averaged": self.average.count if path == self.record.averaged else 0,

@@ -19,6 +19,7 @@ class Split:
 
     training: tuple[Case, ...]
     validation: tuple[Case, ...]
+    fold: str = ALL
 
     @property
     def digest(self) -> str:
@@ -46,7 +47,7 @@ def split(cases: Sequence[Case], fold: str, kind: str, count: int) -> Split:
         raise FoldError(
             f"fold {fold}: found {len(inside)} cases to check on and {len(outside)} to learn from, wanted both"
         )
-    return Split(outside, inside)
+    return Split(outside, inside, fold)
 
 
 def _deal_scrolls(cases: Sequence[Case], count: int) -> dict[str, int]:

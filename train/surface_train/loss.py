@@ -44,9 +44,12 @@ class Truth:
 
     @cached_property
     def boundary_distance(self) -> Tensor:
-        """Give every voxel's distance in voxels to the nearest voxel of the other kind; large where there is none."""
-        surface = (self.labels == 1).cpu().numpy()
-        return torch.from_numpy(np.stack([_boundary_distance(sample) for sample in surface])).to(self.labels.device)
+        """Give every voxel's distance in voxels to the nearest voxel labelled as the other kind: float32.
+
+        Label 2 is neither kind: where the annotation ends there is no boundary. Large where the other kind is missing.
+        """
+        labels = self.labels.cpu().numpy()
+        return torch.from_numpy(np.stack([_boundary_distance(sample) for sample in labels])).to(self.labels.device)
 
     @cached_property
     def skeleton(self) -> Tensor:
@@ -59,10 +62,14 @@ class Truth:
         return (values * self.labelled).sum((1, 2, 3)) / self.labelled.sum((1, 2, 3)).clamp(min=1)
 
 
-def _boundary_distance(surface: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    if surface.all() or not surface.any():
-        return np.full(surface.shape, 1e6, np.float32)
-    distance: npt.NDArray[np.float64] = distance_transform_edt(surface) + distance_transform_edt(~surface)
+def _boundary_distance(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return np.where(labels == 1, _distance_to(labels == 0), _distance_to(labels == 1))
+
+
+def _distance_to(kind: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    if not kind.any():
+        return np.full(kind.shape, 1e6, np.float32)
+    distance: npt.NDArray[np.float64] = distance_transform_edt(~kind)
     return distance.astype(np.float32)
 
 
@@ -82,12 +89,10 @@ def focal(logits: Tensor, truth: Truth, weights: LossWeights) -> Tensor:
     foreground instead; the guide that this loss comes from means the background by its 0.75.
     """
     entropy = functional.binary_cross_entropy_with_logits(logits, truth.surface, reduction="none")
-    balance = torch.lerp(
-        torch.full_like(logits, weights.focal_background),
-        torch.full_like(logits, 1 - weights.focal_background),
-        truth.surface,
-    )
-    return truth.mean(balance * (1 - torch.exp(-entropy)) ** weights.focal_gamma * entropy)
+    balance = weights.focal_background + (1 - 2 * weights.focal_background) * truth.surface
+    # 1 − p_true as a logarithm: a power of 1 − exp(−entropy) has no finite slope at 0 for a gamma below 1.
+    log_error = functional.logsigmoid(logits * (1 - 2 * truth.surface))
+    return truth.mean(balance * torch.exp(weights.focal_gamma * log_error) * entropy)
 
 
 def boundary(logits: Tensor, truth: Truth, weights: LossWeights) -> Tensor:
@@ -186,17 +191,24 @@ def soft_skeleton(image: Tensor, iterations: int) -> Tensor:
     return skeleton
 
 
-def _eroded(image: Tensor) -> Tensor:
-    """Take the minimum over the six-neighbourhood, as three 1-D minima."""
-    lines = [functional.max_pool3d(-image, size, 1, tuple(n // 2 for n in size)) for size in _LINES]
-    return -torch.maximum(torch.maximum(lines[0], lines[1]), lines[2])
-
-
 _LINES = ((3, 1, 1), (1, 3, 1), (1, 1, 3))
 
 
+def _line_maximum(image: Tensor, line: tuple[int, int, int]) -> Tensor:
+    return functional.max_pool3d(image, line, 1, tuple(size // 2 for size in line))
+
+
+def _eroded(image: Tensor) -> Tensor:
+    """Take the minimum over the six-neighbourhood, as three 1-D minima."""
+    z, y, x = (_line_maximum(-image, line) for line in _LINES)
+    return -torch.maximum(torch.maximum(z, y), x)
+
+
 def _widened(image: Tensor) -> Tensor:
-    return functional.max_pool3d(image, 3, 1, 1)
+    """Take the maximum over the 3×3×3 box, as three 1-D maxima in turn."""
+    for line in _LINES:
+        image = _line_maximum(image, line)
+    return image
 
 
 def _opened(image: Tensor) -> Tensor:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from surface_kernel import volume
 from surface_kernel.intensity import Intensity, Table
 from surface_train.augment import vary
-from surface_train.cases import Case
+from surface_train.cases import UNLABELLED, Case
 from surface_train.settings import Augment, Patches
 
-BACKGROUND, SURFACE, UNLABELLED = 0, 1, 2
+BACKGROUND, SURFACE = 0, 1
 _TRIES = 4096
 
 
@@ -61,17 +60,12 @@ class Store:
         return len(self._cases)
 
     def get(self, index: int) -> Loaded:
-        """Give a case. Raises VolumeError, and PatchError when image and label do not belong together."""
+        """Give a case. Raises VolumeError, and CasesError when image and label do not belong together."""
         with self._lock:
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index]
-        case = self._cases[index]
-        image, label = volume.read(case.image), volume.read(case.label)
-        if image.shape != label.shape:
-            raise PatchError(f"{case.label}: found a label of {label.shape}, wanted {image.shape} as its image has")
-        if label.max() > UNLABELLED:
-            raise PatchError(f"{case.label}: found label {label.max()}, wanted 0, 1 and 2 only")
+        image, label = self._cases[index].load()
         loaded = Loaded(image, label, self._intensity.table(image))
         with self._lock:
             self._kept[index] = loaded

@@ -49,28 +49,37 @@ class Record:
         """The weights to ship."""
         return self.folder / "weights.safetensors"
 
-    def begin(self, settings_file: Path, split: Split, resume: bool) -> None:
-        """Make the folder, or check that it can be continued. Raises RecordError."""
-        if resume:
-            if not self.state.is_file():
-                raise RecordError(f"{self.folder}: found no {self.state.name}, wanted a run to resume")
-            return
-        if self.folder.exists() and any(self.folder.iterdir()):
+    @property
+    def _table(self) -> Path:
+        return self.folder / "log.csv"
+
+    def begin(self, settings_file: Path, split: Split, resume: bool) -> bool:
+        """Make the folder, or check that it can be continued; say whether there is a state to go on from.
+
+        A run that was killed before its first state was saved begins anew. Raises RecordError.
+        """
+        own = self.folder / "settings.toml"
+        if resume and not own.is_file():
+            raise RecordError(f"{self.folder}: found no {own.name}, wanted a run to resume")
+        if resume and self.state.is_file():
+            return True
+        if not resume and self.folder.exists() and any(self.folder.iterdir()):
             raise RecordError(
                 f"{self.folder}: found a folder with files, wanted a new one, or --resume to go on with it"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(settings_file, self.folder / "settings.toml")
+        shutil.copyfile(settings_file, own)
         sides = {"training": split.training, "validation": split.validation}
         listed = {side: [case.name for case in cases] for side, cases in sides.items()}
         self._json("split.json", listed | {"sha256": split.digest})
         self._json("environment.json", environment())
+        self._table.unlink(missing_ok=True)
+        return False
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add a line to log.csv; the columns are those of the first one."""
-        path = self.folder / "log.csv"
-        first = not path.exists()
-        with path.open("a", newline="") as file:
+        """Add a line to log.csv, which begins with the columns' names; every row has the same ones."""
+        first = not self._table.exists()
+        with self._table.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))
             if first:
                 writer.writeheader()
@@ -78,15 +87,17 @@ class Record:
 
     def forget_after(self, epoch: int) -> None:
         """Drop the lines of log.csv that a killed run wrote after its last saved state."""
-        path = self.folder / "log.csv"
-        if not path.exists():
+        if not self._table.exists():
             return
-        with path.open(newline="") as file:
+        with self._table.open(newline="") as file:
             reader = csv.DictReader(file)
             names, rows = list(reader.fieldnames or []), [row for row in reader if int(row["epoch"]) <= epoch]
-        path.unlink()
-        for row in rows:
-            self.log({name: row[name] for name in names})
+        partial = self._table.with_name(self._table.name + ".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self._table)
 
     def picture(self, predicted: Predicted, threshold: float, name: str) -> None:
         """Draw CT, truth and prediction of a case in three planes."""

@@ -42,9 +42,10 @@ class Patches:
 
 @dataclass(frozen=True)
 class Augment:
-    """How patches are varied. grey: largest relative change of contrast and absolute shift of the mean, in standard
+    """How patches are varied. 0 switches a variation off.
 
-    deviations. noise: largest standard deviation of added noise, in the same unit. 0 switches a variation off.
+    grey: the largest relative change of contrast, and the largest shift of the mean in standard deviations.
+    noise: the largest standard deviation of added noise, in the same unit.
     """
 
     flips: bool = True
@@ -78,6 +79,8 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             _require(value >= 0, f"loss.{name}", value, "0 or more")
+        weighted = any(value > 0 for name, value in asdict(self).items() if name.endswith("_weight"))
+        _require(weighted, "loss", "no weight above 0", "at least one term to learn from")
         _require(self.focal_background <= 1, "loss.focal_background", self.focal_background, "a share from 0 to 1")
         _require(self.boundary_theta_voxels > 0, "loss.boundary_theta_voxels", self.boundary_theta_voxels, "above 0")
 

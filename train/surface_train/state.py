@@ -51,8 +51,13 @@ def save(
         partial.unlink(missing_ok=True)
 
 
-def load(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[Progress, Average]:
-    """Put network and optimiser back into a saved state. Raises StateError."""
+def load(
+    path: Path, wanted: Progress, network: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[Progress, Average]:
+    """Put network and optimiser back into a saved state.
+
+    Raises StateError when there is none, or when it belongs to other settings or another split than `wanted`.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -62,6 +67,10 @@ def load(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> tu
     if metadata.get("format") != FORMAT:
         raise StateError(f"{path}: found format {metadata.get('format')}, wanted {FORMAT}")
     progress = Progress(**json.loads(metadata["progress"]))
+    for name in ("settings", "split"):
+        found, own = getattr(progress, name), getattr(wanted, name)
+        if found != own:
+            raise StateError(f"{path}: found a run of other {name} ({found:.12}…), wanted this run's ({own:.12}…)")
     network.load_state_dict(_under("network/", tensors))
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimiser/", tensors).items():

@@ -8,12 +8,12 @@ import numpy.typing as npt
 from torch import nn
 from tqdm import tqdm
 
-from surface_kernel import surface, volume
+from surface_kernel import surface
 from surface_kernel.device import Device
 from surface_kernel.predict import Member, slabs
 from surface_kernel.tiles import Grid
 from surface_score import CaseScore, score_case
-from surface_train.cases import Case
+from surface_train.cases import UNLABELLED, Case
 from surface_train.settings import Settings
 
 THRESHOLDS = tuple(round(0.2 + 0.05 * step, 2) for step in range(11))  # 0.2 … 0.7
@@ -53,7 +53,7 @@ def predict(network: nn.Module, cases: Sequence[Case], settings: Settings, devic
     member = Member(network.eval(), settings.intensity)
     made = []
     for case in tqdm(cases, desc="validation", unit="volume", leave=False, disable=None):
-        image, label = volume.read(case.image), volume.read(case.label)
+        image, label = case.load()
         grid = Grid(image.shape, settings.patches.shape_zyx, settings.overlap)
         logits = np.concatenate([slab for _, slab in slabs([member], image, grid, device)])
         made.append(Predicted(case, image, label, surface.probability(logits)))
@@ -71,7 +71,7 @@ def check(predicted: Sequence[Predicted], threshold: float) -> Checked:
     """Score predictions at a threshold."""
     scores = {row.case.name: score_case(row.probability > threshold, row.label) for row in predicted}
     rows = list(scores.values())
-    variances = [row.probability[row.label != 2].var(dtype=np.float64) for row in predicted]
+    variances = [_variance(row.probability[row.label != UNLABELLED]) for row in predicted]
     return Checked(
         threshold=threshold,
         dice=float(np.mean([row.dice for row in rows])),
@@ -82,6 +82,10 @@ def check(predicted: Sequence[Predicted], threshold: float) -> Checked:
         variance=float(np.mean(variances)),
         scores=scores,
     )
+
+
+def _variance(values: npt.NDArray[np.float32]) -> float:
+    return float(values.var(dtype=np.float64)) if values.size else 0.0
 
 
 def _histograms(predicted: Sequence[Predicted]) -> list[npt.NDArray[np.int64]]:

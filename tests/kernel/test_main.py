@@ -1,0 +1,285 @@
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageSequence
+from scenes import names_in, noise, run_python, write_bundle, write_competition
+
+from surface_kernel import __main__ as story
+from surface_kernel.volume import read, write_lzw
+
+GOOD = {"20": noise((40, 33, 50), 1), "3": noise((20, 33, 40), 2)}
+
+
+def masks_in(path):
+    """Reads every mask as the scorer does, beside its bytes."""
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            content = archive.read(name)
+            with Image.open(io.BytesIO(content)) as image:
+                found[name] = np.stack([np.asarray(page) for page in ImageSequence.Iterator(image)]), content
+    return found
+
+
+@pytest.fixture
+def submit(kernel, tmp_path, weights_file):
+    """Runs the kernel on a competition folder, each time into a folder of its own; dust is kept."""
+    write_bundle(tmp_path / "bundle", [weights_file], dust_voxels=0)
+
+    def run(competition, *arguments, out="out"):
+        places = "--bundle", tmp_path / "bundle", "--competition", competition, "--out", tmp_path / out
+        done = kernel(*places, "--scratch", tmp_path / "scratch", "--device", "cpu", *arguments)
+        assert names_in(tmp_path / "scratch") == []
+        done.out = tmp_path / out
+        report = done.out / "run_report.json"
+        done.report = json.loads(report.read_text()) if report.exists() else None
+        return done
+
+    return run
+
+
+def test_a_whole_run_is_complete_and_the_same_bytes_twice(submit, tmp_path):
+    competition = write_competition(tmp_path / "competition", GOOD)
+    done = submit(competition)
+    assert done.code == 0
+    assert done.lines[-1] == f"complete: {done.out / 'submission.zip'}"
+    masks = masks_in(done.out / "submission.zip")
+    assert list(masks) == ["20.tif", "3.tif"]
+    for case, image in GOOD.items():
+        mask = masks[f"{case}.tif"][0]
+        assert mask.shape == image.shape
+        assert mask.dtype == np.uint8
+        assert set(np.unique(mask)) == {0, 1}
+    assert names_in(done.out) == ["run_report.json", "run_report.txt", "submission.zip"]
+    assert done.report["verdict"] == "complete"
+    for entry in done.report["volumes"]:
+        assert entry["foreground"] == pytest.approx(masks[f"{entry['case']}.tif"][0].mean())
+        assert entry["variance"] > 0
+    again = submit(competition, out="again")
+    assert (again.out / "submission.zip").read_bytes() == (done.out / "submission.zip").read_bytes()
+
+
+def test_bad_volumes_do_not_take_the_others_down(submit, tmp_path, monkeypatch):
+    monkeypatch.setattr(story, "USUAL_SHAPE_ZYX", (5, 6, 7))  # 320³ is tested with the zeros below
+    good = submit(write_competition(tmp_path / "good", GOOD), out="out_good")
+    names = ["header_cut", "20", "pixels_cut", "missing", "rgb", "3", "uint16"]
+    competition = write_competition(tmp_path / "mixed", {name: GOOD.get(name) for name in names})
+    images = competition / "test_images"
+    write_lzw(images / "header_cut.tif", noise((9, 20, 20)))
+    os.truncate(images / "header_cut.tif", 2000)
+    tifffile.imwrite(images / "pixels_cut.tif", noise((9, 20, 20)), photometric="minisblack", compression="zlib")
+    os.truncate(images / "pixels_cut.tif", (images / "pixels_cut.tif").stat().st_size - 99)
+    tifffile.imwrite(images / "rgb.tif", noise((9, 20, 20, 3)), photometric="rgb")
+    tifffile.imwrite(images / "uint16.tif", np.ones((9, 20, 20), np.uint16), photometric="minisblack")
+    done = submit(competition)
+
+    assert done.code == 3
+    assert done.lines[-1].startswith("degraded: ")
+    masks, masks_good = masks_in(done.out / "submission.zip"), masks_in(good.out / "submission.zip")
+    assert list(masks) == sorted(f"{name}.tif" for name in names)
+    assert {name: masks[name][1] for name in masks_good} == {name: content for name, (_, content) in masks_good.items()}
+    for name in ("header_cut", "pixels_cut", "missing", "rgb", "uint16"):
+        mask = masks[f"{name}.tif"][0]
+        assert mask.shape == ((9, 20, 20) if name == "pixels_cut" else (5, 6, 7))
+        assert not mask.any()
+
+    reports = {entry["case"]: entry for entry in done.report["volumes"]}
+    assert [entry["case"] for entry in done.report["volumes"]] == names
+    assert done.report["verdict"] == "degraded"
+    wanted = {
+        "header_cut": "found no ",
+        "pixels_cut": "found page 8 undecodable",
+        "missing": "found no such file",
+        "rgb": "RGB on page 0",
+        "uint16": "found uint16",
+    }
+    lines = (done.out / "run_report.txt").read_text().splitlines()
+    for name, found in wanted.items():
+        assert found in reports[name]["reason"]
+        assert "wanted" in reports[name]["reason"]
+        assert sum(f"{name}.tif: found" in line for line in lines) == 1
+        assert ("its shape is a guess" in reports[name]["reason"]) is (name != "pixels_cut")
+    assert lines[0].startswith("degraded: 2 of 7 volumes predicted")
+
+
+def test_a_failing_network_leaves_zeros_and_says_so(submit, tmp_path, monkeypatch):
+    from surface_kernel.pipeline import Engine
+
+    predict = Engine.predict
+
+    def fail_once(self, volume, on_tiles):
+        if volume.shape == GOOD["20"].shape:
+            raise RuntimeError("out of memory\nsomewhere")
+        return predict(self, volume, on_tiles)
+
+    monkeypatch.setattr(Engine, "predict", fail_once)
+    done = submit(write_competition(tmp_path / "competition", GOOD))
+    assert done.code == 3
+    assert [entry["status"] for entry in done.report["volumes"]] == ["zeros", "predicted"]
+    assert done.report["volumes"][0]["reason"] == "RuntimeError: out of memory somewhere"
+    masks = masks_in(done.out / "submission.zip")
+    assert not masks["20.tif"][0].any()
+    assert masks["3.tif"][0].any()
+
+
+def test_without_time_the_zeros_stand(submit, tmp_path):
+    done = submit(write_competition(tmp_path / "competition", GOOD), "--budget-s", "1e-9")
+    assert done.code == 3
+    assert {entry["reason"] for entry in done.report["volumes"]} == {"no time was left"}
+    masks = masks_in(done.out / "submission.zip")
+    assert {name: mask.shape for name, (mask, _) in masks.items()} == {f"{c}.tif": v.shape for c, v in GOOD.items()}
+    assert not any(mask.any() for mask, _ in masks.values())
+
+
+def test_on_a_long_run_the_zip_gets_better_as_it_goes(submit, tmp_path, monkeypatch):
+    seen = []
+
+    def look(engine, submission, case, path, shape_zyx):
+        seen.append([name for name, (mask, _) in masks_in(submission.path).items() if mask.any()])
+        return predict_one(engine, submission, case, path, shape_zyx)
+
+    predict_one = story._predict_one
+    monkeypatch.setattr(story, "_predict_one", look)
+    monkeypatch.setattr(story, "SAVE_EVERY_S", 0.0)
+    assert submit(write_competition(tmp_path / "competition", GOOD)).code == 0
+    assert seen == [[], ["20.tif"]]
+
+
+BAD_BUNDLES = {
+    "no manifest": lambda bundle: (bundle / "manifest.json").unlink(),
+    "another format": lambda bundle: (bundle / "manifest.json").write_text('{"format": "zip"}'),
+    "no weights": lambda bundle: (bundle / "tiny.safetensors").unlink(),
+    "bad settings": lambda bundle: (bundle / "settings.json").write_text('{"views": ["x"]}'),
+    "no table": lambda bundle: (bundle.parent / "competition" / "test.csv").unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_BUNDLES)
+def test_a_bad_mount_is_one_line_and_leaves_no_zip(submit, tmp_path, kind):
+    competition = write_competition(tmp_path / "competition", {"3": noise((2, 3, 4))})
+    (tmp_path / "scratch").mkdir()
+    BAD_BUNDLES[kind](tmp_path / "bundle")
+    done = submit(competition)
+    assert done.code == 1
+    assert len(done.lines) == 1
+    assert done.lines[0].startswith("error: ")
+    assert "wanted" in done.lines[0]
+    assert not done.out.exists()
+
+
+def test_weights_with_another_digest_are_one_line_and_zeros_stand(submit, tmp_path):
+    weights = tmp_path / "bundle" / "tiny.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.unlink()  # a link to the file that all tests share
+    weights.write_bytes(content)
+    done = submit(write_competition(tmp_path / "competition", {"3": noise((2, 3, 4))}))
+    assert done.code == 1
+    assert [line for line in done.lines if line.startswith("error: ")] == done.lines[-1:]
+    assert "tiny.safetensors: found tensors with sha256" in done.lines[-1]
+    assert not masks_in(done.out / "submission.zip")["3.tif"][0].any()
+
+
+def test_zeros_stand_before_torch_is_imported(tmp_path, weights_file):
+    write_bundle(tmp_path / "bundle", [weights_file])
+    write_competition(tmp_path / "competition", {"3": noise((2, 3, 4)), "1": None})
+    code = """
+import sys
+for name in ("torch", "numba", "cc3d"):
+    sys.modules[name] = None  # an import of it fails
+from surface_kernel.__main__ import main
+sys.exit(main())
+"""
+    places = "--bundle", tmp_path / "bundle", "--competition", tmp_path / "competition", "--out", tmp_path / "out"
+    done = run_python(code, *places, "--scratch", tmp_path)
+    assert done.returncode == 1
+    masks = masks_in(tmp_path / "out" / "submission.zip")
+    assert {name: mask.shape for name, (mask, _) in masks.items()} == {"1.tif": (320, 320, 320), "3.tif": (2, 3, 4)}
+    assert not any(mask.any() for mask, _ in masks.values())
+
+
+# --- predict ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def predict(kernel, tmp_path, weights_file):
+    """Predicts tmp_path / "in" into tmp_path / "out"; dust is kept."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "keep.toml").write_text("dust_voxels = 0\n")
+
+    def run(*arguments, source="in", out="out"):
+        options = "--weights", weights_file, "--settings", tmp_path / "keep.toml", "--device", "cpu"
+        return kernel("predict", *options, "--input", tmp_path / source, "--out", tmp_path / out, *arguments)
+
+    return run
+
+
+def test_predict_makes_the_masks_of_a_submission(predict, submit, tmp_path):
+    for case, image in GOOD.items():
+        write_lzw(tmp_path / "in" / f"{case}.tif", image)
+    assert predict().code == 0
+    masks = masks_in(submit(write_competition(tmp_path / "c", GOOD), out="submitted").out / "submission.zip")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        name: content for name, (_, content) in masks.items()
+    }
+
+
+def test_probabilities_agree_with_the_mask(predict, tmp_path):
+    write_lzw(tmp_path / "in" / "3.tif", GOOD["3"])
+    assert predict(source="in/3.tif").code == 0
+    assert predict("--save", "probability", source="in/3.tif").code == 0
+    assert names_in(tmp_path / "out") == ["3.npy", "3.tif"]
+    found = np.load(tmp_path / "out" / "3.npy")
+    assert found.dtype == np.float32
+    assert found.shape == GOOD["3"].shape
+    clear = abs(found - 0.5) > 1e-6
+    np.testing.assert_array_equal((found > 0.5)[clear], read(tmp_path / "out" / "3.tif")[clear] == 1)
+
+
+def test_one_bad_file_does_not_take_the_others_down(predict, tmp_path):
+    (tmp_path / "in" / "1.tif").write_text("no volume")
+    write_lzw(tmp_path / "in" / "3.tif", GOOD["3"])
+    (tmp_path / "in" / "notes.txt").write_text("not a .tif: left alone")
+    done = predict()
+    assert done.code == 3
+    assert names_in(tmp_path / "out") == ["3.tif"]
+    (error,) = [line for line in done.lines if line.startswith("error: ")]
+    assert "1.tif: found no readable TIFF" in error
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda folder: (folder / "1.tif").write_text("no volume"), "1.tif: found no readable TIFF"),
+        (lambda folder: None, "found no .tif in it, wanted volumes"),
+        (lambda folder: folder.rmdir(), "in: found no such file"),
+    ],
+)
+def test_without_any_volume_predict_fails(predict, tmp_path, make, found):
+    make(tmp_path / "in")
+    done = predict()
+    assert done.code == 1
+    assert found in done.lines[-1]
+    assert done.lines[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("source", ["in", "in/3.tif"])
+def test_masks_never_replace_the_volumes(predict, tmp_path, source):
+    write_lzw(tmp_path / "in" / "3.tif", GOOD["3"])
+    before = (tmp_path / "in" / "3.tif").read_bytes()
+    done = predict(source=source, out="in")
+    assert done.code == 1
+    assert "found the volumes' own folder, wanted another" in done.lines[-1]
+    assert (tmp_path / "in" / "3.tif").read_bytes() == before
+
+
+def test_a_device_that_is_not_there_is_one_line(predict, tmp_path):
+    write_lzw(tmp_path / "in" / "3.tif", noise((2, 3, 4)))
+    done = predict("--device", "tpu")
+    assert done.code == 1
+    assert done.lines == ['error: device: found "tpu", wanted cpu, cuda or cuda:N']

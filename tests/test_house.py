@@ -1,0 +1,57 @@
+"""What the tree says of itself is so."""
+
+import configparser
+import re
+import shutil
+import subprocess
+
+import pytest
+from packaging.requirements import Requirement
+from scenes import ROOT
+
+from surface_kernel import __version__
+
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+
+
+def lines(text):
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+def test_the_package_list_is_what_is_on_disk():
+    found = {
+        ".".join(init.parent.relative_to(ROOT / room).parts): str(init.parent.relative_to(ROOT))
+        for room in ("kernel", "train", "package")
+        for init in (ROOT / room).rglob("__init__.py")
+    }
+    assert sorted(lines(SETUP["options"]["packages"])) == sorted(found)
+    folders = dict(line.split(" = ") for line in lines(SETUP["options"]["package_dir"]))
+    assert folders == {name: folder for name, folder in found.items() if "." not in name}
+    assert sorted(lines(SETUP["importlinter"]["root_packages"])) == sorted(folders)
+
+
+def test_the_kernel_bears_the_projects_version():
+    assert SETUP["metadata"]["version"] == __version__
+
+
+def test_every_pin_satisfies_what_is_required():
+    required = {r.name.lower(): r for r in map(Requirement, lines(SETUP["options"]["install_requires"]))}
+    pinned = {r.name.lower(): r for r in map(Requirement, lines((ROOT / "requirements.txt").read_text()))}
+    assert pinned.keys() == required.keys()
+    for name, pin in pinned.items():
+        (version,) = re.fullmatch("==(.*)", str(pin.specifier)).groups()
+        assert required[name].specifier.contains(version), f"{pin} is pinned, {required[name]} is required"
+
+
+def test_no_file_names_a_developers_home():
+    """docs/ may quote, and an example may be someone's."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    command = [git, "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+    home = re.compile(rb"/(root|home)/(?!someone\b)[a-z.]")
+    paths = [ROOT / name for name in names if name and not name.startswith("docs/")]
+    assert len(paths) > 20
+    assert [path for path in paths if path.is_file() and home.search(path.read_bytes())] == []

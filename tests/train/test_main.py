@@ -1,0 +1,73 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from surface_train import fit as story
+from surface_train import settings
+from surface_train.__main__ import main
+from surface_train.fit import Request
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """What would be trained."""
+    requests: list[Request] = []
+
+    def remember(request: Request) -> Path:
+        requests.append(request)
+        return request.out / "weights.safetensors"
+
+    monkeypatch.setattr(story, "fit", remember)
+    return requests
+
+
+@pytest.mark.parametrize(("settings_word", "data_word"), [("--settings", "--data"), ("--config", "--data_dir")])
+def test_a_run_is_asked_for_in_either_spelling(asked: list[Request], world: Any, settings_word, data_word) -> None:
+    assert main(["fit", settings_word, str(world.settings_file), data_word, str(world.data), "--fold", "1"]) == 0
+    chosen = settings.read(world.settings_file)
+    assert asked == [Request(world.settings_file, chosen, world.data, "1", Path("runs/tiny/fold_1"))]
+
+
+def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--out", "o", "--init", "w", "--resume", "--device", "cuda:1", "--budget-s", "60"]
+    assert main(["fit", "--settings", str(world.settings_file), "--data", "d", "--fold", "all", *words]) == 0
+    chosen = settings.read(world.settings_file)
+    wanted = Request(world.settings_file, chosen, Path("d"), "all", Path("o"), Path("w"), True, "cuda:1", 60.0)
+    assert asked == [wanted]
+    assert capsys.readouterr().out == f"weights: {Path('o/weights.safetensors')}\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"--data": "nowhere"}, "error: nowhere/train.csv: found no readable table"),
+        ({"--fold": "7"}, 'error: fold: found "7", wanted 0 to 1, or all'),
+        ({"--device": "tpu"}, 'error: device: found "tpu", wanted cpu, cuda or cuda:N'),
+        ({"--init": "nowhere"}, "error: nowhere: found no such file, wanted weights"),
+        ({"--settings": "nowhere.toml"}, "error: nowhere.toml: found no readable TOML"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, str], sentence: str
+) -> None:
+    words = {"--settings": str(world.settings_file), "--data": str(world.data), "--fold": "0", "--device": "cpu"}
+    words |= {"--out": str(tmp_path / "run")} | change
+    assert main(["fit", *(part for pair in words.items() for part in pair)]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith(sentence)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_phantom_is_written_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[object, ...]] = []
+    monkeypatch.setattr("surface_phantom.write_dataset", lambda *arguments: given.append(arguments))
+    assert main(["phantom", "--out", "o", "--volumes", "3", "--size", "64", "80", "96", "--seed", "5"]) == 0
+    assert given == [(Path("o"), 3, 2, (64, 80, 96), 5)]
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["fit", "--fold", "0"], ["audit"]])
+def test_a_command_that_is_not_whole_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage: surface_train" in capsys.readouterr().err
