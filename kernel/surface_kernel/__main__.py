@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[:1] == ["predict"]:
             return predict(_predict_parser().parse_args(words[1:]))
         return submit(_submit_parser().parse_args(words))
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return FAILED
 
@@ -54,9 +54,9 @@ def submit(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=_made(arguments.scratch), prefix="surface_") as scratch:
         shapes_zyx, unreadable = _shapes(images)
         submission = Submission(shapes_zyx, arguments.out, Path(scratch))
-        log.info("%d volumes; a submission of zeros stands after %.1f s", len(images), clock.elapsed_s)
+        log.info("volumes: %d; a submission of zeros stands after %.1f s", len(images), clock.elapsed_s)
         engine = _load_engine(bundle.weights, bundle.settings, arguments.device)
-        log.info("%d networks on %s", len(engine.members), engine.device)
+        log.info("networks: %d, on %s", len(engine.members), engine.device)
         reports, saved_s = [], clock.elapsed_s
         for number, (case, path) in enumerate(images.items(), start=1):
             if case in unreadable:
@@ -81,10 +81,6 @@ def submit(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict the volumes of a file or folder, each into OUT."""
-    import numpy as np
-
-    from surface_kernel.surface import probability
-
     paths = sorted(arguments.input.glob("*.tif")) if arguments.input.is_dir() else [arguments.input]
     if not paths:
         raise mounts.MountError(f"{arguments.input}: found no .tif in it, wanted volumes")
@@ -97,23 +93,36 @@ def predict(arguments: argparse.Namespace) -> int:
     for path in paths:
         start_s = time.monotonic()
         try:
-            grey = volume.read(path)
-        except volume.VolumeError as error:
-            log.error("error: %s", error)
+            made = _predict_file(engine, path, output, arguments.save)
+        except (ValueError, RuntimeError) as error:  # this volume cannot be read or predicted; the next one may
+            log.error("error: %s: %s", path.name, " ".join(str(error).split()))
             failed += 1
-            continue
-        with _bar(engine, path.stem, grey.shape) as bar:
-            if arguments.save == "probability":
-                whole = np.concatenate([probability(slab) for _, slab in engine.logits(grey, bar.update)])
-                partial = output / f"{path.stem}.partial.npy"
-                np.save(partial, whole)
-                partial.replace(output / f"{path.stem}.npy")
-                log.info("%s  %.1f s  mean probability %.4f", path.stem, time.monotonic() - start_s, whole.mean())
-            else:
-                made = engine.predict(grey, bar.update)
-                volume.write_mask(output / f"{path.stem}.tif", made.mask)
-                log.info("%s  %.1f s  foreground %.2f %%", path.stem, time.monotonic() - start_s, 100 * made.foreground)
+        else:
+            log.info("%s  %.1f s  %s", path.stem, time.monotonic() - start_s, made)
     return COMPLETE if not failed else DEGRADED if failed < len(paths) else FAILED
+
+
+def _predict_file(engine: "Engine", path: Path, output: Path, save: str) -> str:
+    """Predict one volume into `output`; tell what came out."""
+    import numpy as np
+
+    from surface_kernel.surface import probability
+
+    grey = volume.read(path)
+    with _bar(engine, path.stem, grey.shape) as bar:
+        if save == "mask":
+            made = engine.predict(grey, bar.update)
+            volume.write_mask(output / f"{path.stem}.tif", made.mask)
+            return f"foreground {made.foreground:.2%}"
+        whole = np.concatenate([probability(slab) for _, slab in engine.logits(grey, bar.update)])
+    partial = output / f"{path.stem}.npy.partial"
+    try:
+        with partial.open("wb") as file:  # np.save would add an ending to a name
+            np.save(file, whole)
+        partial.replace(output / f"{path.stem}.npy")
+    finally:
+        partial.unlink(missing_ok=True)
+    return f"mean probability {whole.mean():.4f}"
 
 
 def _shapes(images: Mapping[str, Path]) -> tuple[dict[str, tuple[int, int, int]], dict[str, str]]:
