@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from surface_phantom import Summary
 from surface_train import fit as story
 from surface_train import settings
 from surface_train.__main__ import main
@@ -58,11 +59,22 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_phantom_is_written_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_phantom_is_written_where_it_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     given: list[tuple[object, ...]] = []
-    monkeypatch.setattr("surface_phantom.write_dataset", lambda *arguments: given.append(arguments))
+
+    def write(*arguments: object) -> Summary:
+        given.append(arguments)
+        return Summary(Path("o/competition"), Path("o/test_labels"), ("1", "2", "3"), ("4", "5"), ("6",), 0.0531)
+
+    monkeypatch.setattr("surface_phantom.write_dataset", write)
     assert main(["phantom", "--out", "o", "--volumes", "3", "--size", "64", "80", "96", "--seed", "5"]) == 0
     assert given == [(Path("o"), 3, 2, (64, 80, 96), 5)]
+    said = capsys.readouterr().out
+    assert (
+        said == f"{Path('o/competition')}: 3 volumes to learn from, 5.3 % of their voxels surface, and 2 to predict\n"
+    )
 
 
 @pytest.mark.parametrize("words", [[], ["train"], ["fit", "--fold", "0"], ["audit"]])

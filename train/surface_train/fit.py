@@ -112,7 +112,8 @@ class _Run:
         """Go back to the last saved epoch. Raises StateError when it belongs to other settings or another split."""
         found, average = state.load(self.record.state, self.progress, self.network, self.optimiser)
         self.progress, self.average = found, average
-        self.scaler.load_state_dict(found.scaler)
+        if found.scaler:  # empty after a run on a device that needs none
+            self.scaler.load_state_dict(found.scaler)
         self.record.forget_after(found.epoch)
         log.info("resuming after epoch %d", found.epoch)
 
@@ -200,7 +201,10 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.optimiser.clip_norm)
+        # The scaler skips a step whose gradients are not finite; without one such a step would end the run's use.
+        strict = not self.scaler.is_enabled()
+        clip_norm = self.settings.optimiser.clip_norm
+        nn.utils.clip_grad_norm_(self.network.parameters(), clip_norm, error_if_nonfinite=strict)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         with torch.no_grad():
