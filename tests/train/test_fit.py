@@ -398,7 +398,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(
 
     monkeypatch.setattr(story.loss, "total", broken)
     with pytest.raises(
-        RuntimeError, match=f"epoch 1: found a loss of {value}, wanted a finite one: lower the learning"
+        RuntimeError, match=f"found a loss of {value} with a gradient of norm nan, wanted finite ones: lower"
     ):
         fit(brief(world.request(tmp_path / "run")))
     assert not (tmp_path / "run" / "state.safetensors").exists()

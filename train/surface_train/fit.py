@@ -201,10 +201,11 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
-        # The scaler skips a step whose gradients are not finite; without one such a step would end the run's use.
-        strict = not self.scaler.is_enabled()
-        clip_norm = self.settings.optimiser.clip_norm
-        nn.utils.clip_grad_norm_(self.network.parameters(), clip_norm, error_if_nonfinite=strict)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.optimiser.clip_norm)
+        # A scaler skips a step whose gradient is not finite; without one such a step would spoil the weights for good.
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            found = f"a loss of {value.item()} with a gradient of norm {norm.item()}"
+            raise RuntimeError(f"found {found}, wanted finite ones: lower the learning rate")
         self.scaler.step(self.optimiser)
         self.scaler.update()
         with torch.no_grad():
