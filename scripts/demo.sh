@@ -9,7 +9,7 @@ mkdir demo
 python -m surface_train phantom --out demo/data --volumes 16 --test-volumes 3 --size 128 144 144 --seed 7
 
 echo "== 2/6 training, then the mean of the last epochs' weights"
-python -m surface_train fit --settings train/settings/demo.toml --data demo/data/competition --fold 0 --out demo/run --budget-s 360
+python -m surface_train fit --settings train/settings/demo.toml --data demo/data/competition --fold 0 --out demo/run --budget-s 440
 
 echo "== 3/6 the bundle: what Kaggle will mount"
 python -m surface_package build --weights demo/run/weights.safetensors --settings package/settings/demo.toml --out demo/bundle

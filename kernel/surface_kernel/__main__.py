@@ -34,7 +34,8 @@ log = logging.getLogger("surface_kernel")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; give the exit code: 0 complete, 3 degraded, 1 failed."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+    log.setLevel(logging.INFO)  # ours alone: libraries tell what they do at this level too
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds odd in a file is in our error already
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -21,7 +21,8 @@ log = logging.getLogger("surface_package")
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, 0 if all is well."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+    log.setLevel(logging.INFO)  # ours alone: libraries tell what they do at this level too
     arguments = _parser().parse_args(words)
     try:
         return int(arguments.run(arguments))
