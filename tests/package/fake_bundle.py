@@ -75,6 +75,7 @@ def make_bundle(out: Path, code: str = "submit()", **changes: list[str]) -> Path
     """A whole bundle whose engine runs `code`; `changes` are of the manifest's contents."""
     package = out.parent / f"{out.name}-sources" / "surface_kernel"
     package.mkdir(parents=True)
+    (package / "__init__.py").touch()  # without it another surface_kernel on the path would come first
     (package / "__main__.py").write_text(ENGINE.replace("{code}", code))
     wheel = wheels.write_wheel(package, "0.1.0", package.parent)
     for name in ("member_0.safetensors", "settings.json"):
