@@ -118,20 +118,18 @@ def find_bundle(top: Path) -> Path:
             except SubmitError as error:
                 others.append(f"{folder}: {error}")
                 continue
-            # Kaggle has been seen to show one dataset under two paths.
-            if not any(same_file(folder / "manifest.json", other / "manifest.json") for other in bundles):
-                bundles.append(folder)
+            bundles.append(folder)
+    # Kaggle has been seen to show one dataset under two paths. A manifest stands for all that it lists: the nearest
+    # folder of those with the same one is taken.
+    bundles = list({(folder / "manifest.json").read_bytes(): folder for folder in reversed(bundles)}.values())
     if len(bundles) == 1:
         return bundles[0]
     if bundles:
-        raise SubmitError(f"{top}: found {len(bundles)} bundles ({joined(bundles)}), {wanted}; attach one dataset only")
+        raise SubmitError(
+            f"{top}: found {len(bundles)} bundles ({joined(sorted(bundles))}), {wanted}; attach one dataset only"
+        )
     found = f"no bundle ({'; '.join(others)})" if others else "no bundle"
     raise SubmitError(f"{top}: found {found}, {wanted}; attach the bundle's dataset to the kernel")
-
-
-def same_file(first: Path, second: Path) -> bool:
-    """Say whether two paths lead to one file; inode numbers alone are not to be trusted on a network mount."""
-    return first.samefile(second) and first.read_bytes() == second.read_bytes()
 
 
 def find_competition(top: Path) -> Path:

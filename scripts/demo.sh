@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole way in small: data, training, averaged weights, bundle, offline kernel, submission.zip, score.
 # It works in demo/, which it makes anew each time.
+set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 
 echo "== 1/6 a competition-shaped data set: 16 volumes to learn from, 3 with hidden labels"

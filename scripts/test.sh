@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Everything that must hold: style, types, import contracts, tests. With --all also the tests marked slow.
+set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 
 case "${1:-}" in

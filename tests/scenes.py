@@ -49,7 +49,9 @@ def write_bundle(folder, weights, **settings):
     names = [path.name for path in weights]
     for path in weights:
         (folder / path.name).hardlink_to(path)
-    (folder / "manifest.json").write_text(json.dumps({"format": "surface-bundle/1", "weights": names}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"format": "surface-bundle/1", "weights": names, "settings": "settings.json"})
+    )
     (folder / "settings.json").write_text(json.dumps(settings))
     return folder
 

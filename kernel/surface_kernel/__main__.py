@@ -133,8 +133,8 @@ def _shapes(images: Mapping[str, Path]) -> tuple[dict[str, tuple[int, int, int]]
         try:
             shapes_zyx[case] = volume.read_header(path).shape_zyx
         except volume.VolumeError as error:
-            shapes_zyx[case] = USUAL_SHAPE_ZYX
-            unreadable[case] = f"{error}; its shape is a guess"
+            shapes_zyx[case] = error.shape_zyx or USUAL_SHAPE_ZYX
+            unreadable[case] = str(error) if error.shape_zyx else f"{error}; its shape is a guess"
     return shapes_zyx, unreadable
 
 
@@ -190,7 +190,7 @@ def _predict_parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", type=Path, required=True, metavar="FILE|DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--save", choices=("mask", "probability"), default="mask", help="TIFF masks or float32 .npy")
-    parser.add_argument("--settings", type=Path, metavar="FILE.toml", help="views, threshold and dust")
+    parser.add_argument("--settings", "--config", type=Path, metavar="FILE.toml", help="views, threshold and dust")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N; a GPU where there is one")
     return parser
 

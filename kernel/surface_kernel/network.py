@@ -58,8 +58,12 @@ def restore(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> nn
 
 def _library() -> ModuleType:
     """Import segmentation-models-pytorch-3d; once imported it comes from sys.modules."""
-    with _stand_ins():
-        import segmentation_models_pytorch_3d as library
+    try:
+        with _stand_ins():
+            import segmentation_models_pytorch_3d as library
+    except ModuleNotFoundError as error:
+        wanted = "wanted it: pip install --no-deps -r requirements-no-deps.txt"
+        raise NetworkError(f"found no segmentation-models-pytorch-3d ({error}), {wanted}") from error
     return library  # type: ignore[no-any-return]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 PREDICTED, ZEROS = "predicted", "zeros"
 UNIFORM_SHARES = (0.001, 0.95)  # outside of these a mask is called uniform: all surface or none says nothing
+LEAST_VARIANCE = 0.001  # of probabilities: below it a network says the same everywhere
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class VolumeReport:
         low, high = UNIFORM_SHARES
         if self.status == PREDICTED and not low <= self.foreground <= high:
             return f"the mask is uniform: {self.foreground:.2%} foreground"
+        if self.status == PREDICTED and self.variance < LEAST_VARIANCE:
+            return f"the probabilities are uniform: variance {self.variance:.2g}"
         return ""
 
     def line(self) -> str:

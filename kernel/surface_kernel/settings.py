@@ -24,7 +24,7 @@ class Settings:
     """How masks are made from the members' logits.
 
     views: the flips whose logits are averaged, each "none" or the flipped axes, such as "x" or "zy". The first one
-        must be "none": a run cut short then still holds the plain prediction.
+        must be "none": the plain prediction is part of every mask.
     threshold: voxels whose probability is above it are surface. None takes the first member's own threshold.
     dust_voxels: 26-connected components of fewer voxels are dropped. 0 keeps everything.
     """

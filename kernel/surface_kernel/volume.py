@@ -22,15 +22,25 @@ WANTED = "a multi-page grey uint8 TIFF, (z, y, x)"
 _ZLIB_LEVEL = 6
 
 
+Shape = tuple[int, int, int]
+
+
 class VolumeError(ValueError):
-    """A volume that cannot be used; the message names the file, what was found and what was wanted."""
+    """A volume that cannot be used; the message names the file, what was found and what was wanted.
+
+    shape_zyx: what the file's header says of its shape, where that much can be known: its mask needs it all the same.
+    """
+
+    def __init__(self, message: str, shape_zyx: Shape | None = None) -> None:
+        super().__init__(message)
+        self.shape_zyx = shape_zyx
 
 
 @dataclass(frozen=True)
 class Header:
     """What a TIFF declares about itself, checked to be a grey uint8 volume."""
 
-    shape_zyx: tuple[int, int, int]
+    shape_zyx: Shape
 
 
 def read_header(path: Path) -> Header:
@@ -39,9 +49,9 @@ def read_header(path: Path) -> Header:
     Raises VolumeError when the file is missing, is no TIFF, or holds something else than grey uint8 pages of one
     shape. A truncated file may pass here and fail in `read`: its first pages are whole.
     """
-    if not path.is_file():
-        raise VolumeError(f"{path}: found no such file, wanted {WANTED}")
     try:
+        if not path.is_file():
+            raise VolumeError(f"{path}: found no such file, wanted {WANTED}")
         with tifffile.TiffFile(path) as tiff:
             pages = [page.aspage() for page in tiff.pages]
             if pages and (following := _next_page_offset(tiff, pages[-1])):
@@ -52,20 +62,23 @@ def read_header(path: Path) -> Header:
         raise VolumeError(f"{path}: found no readable TIFF ({_one_line(error)}), wanted {WANTED}") from error
     if not pages:
         raise VolumeError(f"{path}: found a TIFF without pages, wanted {WANTED}")
+    sizes = {(int(page.imagelength), int(page.imagewidth)) for page in pages}
+    # Pillow shows the scorer as many pages of this size, whatever their pixels are.
+    shape_zyx = (len(pages), *sizes.pop()) if len(sizes) == 1 else None
     for index, page in enumerate(pages):
         dtype = "unknown" if page.dtype is None else str(page.dtype)
         layout = (dtype, page.bitspersample, page.samplesperpixel, page.photometric, page.ndim)
         if layout != ("uint8", 8, 1, tifffile.PHOTOMETRIC.MINISBLACK, 2):
             kind = page.photometric.name if hasattr(page.photometric, "name") else page.photometric
             found = f"{dtype} ({page.bitspersample} bits) {tuple(page.shape)} {kind}"
-            raise VolumeError(f"{path}: found {found} on page {index}, wanted {WANTED}")
+            raise VolumeError(f"{path}: found {found} on page {index}, wanted {WANTED}", shape_zyx)
         if page.shape != pages[0].shape:
             found = f"pages of {tuple(pages[0].shape)} and {tuple(page.shape)}"
             raise VolumeError(f"{path}: found {found}, wanted pages of one shape")
-    height, width = pages[0].shape
+    assert shape_zyx is not None  # all pages have one shape
     if len(pages) == 1:
-        raise VolumeError(f"{path}: found a single page of {height}×{width}, wanted {WANTED}")
-    return Header((len(pages), int(height), int(width)))
+        raise VolumeError(f"{path}: found a single page of {shape_zyx[1:]}, wanted {WANTED}", shape_zyx)
+    return Header(shape_zyx)
 
 
 def _next_page_offset(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> int:

@@ -34,7 +34,7 @@ class Metadata:
 
     tile_zyx: voxels that the network sees at once. overlap: the least share of a tile's edge that neighbouring tiles
     have in common. threshold: the probability above which a voxel is surface, chosen in validation.
-    provenance: settings hash, commit, fold, epoch, n_averaged, score, as the training run knew them.
+    provenance: settings hash, commit, fold, epoch, n_averaged, validation, as the training run knew them.
     """
 
     architecture: Architecture

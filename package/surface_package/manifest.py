@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FORMAT = "surface-bundle/1"
+from surface_kernel.mounts import BUNDLE_FORMAT
+
 NAME = "manifest.json"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,12 +34,12 @@ class Contents:
 def write(folder: Path, contents: Contents) -> Path:
     """Write manifest.json over all files of a flat folder; the same files give the same bytes."""
     files = {
-        path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
         for path in folder.iterdir()
         if path.name != NAME
     }
     manifest = {
-        "format": FORMAT,
+        "format": BUNDLE_FORMAT,
         "kernel": {"version": contents.version},
         "commit": contents.commit,
         "weights": list(contents.weights),
@@ -60,10 +61,12 @@ def read(bundle: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ManifestError(f"{path}: found no JSON ({error}), wanted format {FORMAT!r}; build it again") from error
+        raise ManifestError(
+            f"{path}: found no JSON ({error}), wanted format {BUNDLE_FORMAT!r}; build it again"
+        ) from error
     found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-    if found != FORMAT:
-        raise ManifestError(f"{path}: found format {found!r}, wanted {FORMAT!r}; build the bundle again")
+    if found != BUNDLE_FORMAT:
+        raise ManifestError(f"{path}: found format {found!r}, wanted {BUNDLE_FORMAT!r}; build the bundle again")
     return dict(manifest)
 
 
@@ -72,7 +75,7 @@ def digest(bundle: Path) -> str:
     path = bundle / NAME
     if not path.is_file():
         raise ManifestError(f"{bundle}: found no {NAME}, wanted a bundle; make one with `surface_package build`")
-    return _sha256(path)
+    return sha256(path)
 
 
 def verify(bundle: Path) -> tuple[bool, list[str]]:
@@ -92,6 +95,7 @@ def submit_script() -> Path:
     return path
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return a file's sha256 in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

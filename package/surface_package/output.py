@@ -1,6 +1,5 @@
 """What a kernel's run left, judged with the standard library as far as that goes."""
 
-import hashlib
 import re
 import zipfile
 from pathlib import Path
@@ -25,6 +24,20 @@ def check_origin(folder: Path, manifest_sha256: str) -> None:
             )
 
 
+def check_verdict(folder: Path) -> None:
+    """Raise DeliveryError where the last verdict that submit.py printed into a log in `folder` is not "complete".
+
+    Kaggle calls a run complete whenever submit.py ends well, and it does that as soon as any valid zip stands.
+    """
+    for log in sorted(folder.glob("*.log")):
+        verdicts = re.findall(r"verdict: ([^\"\\\n]+)", log.read_text(errors="replace"))
+        if verdicts and not verdicts[-1].startswith("complete;"):
+            raise DeliveryError(
+                f"{log} tells of a run that ended {verdicts[-1]!r}, wanted every volume predicted. Read it and "
+                "run_report.txt beside it; running publish again pushes the kernel again."
+            )
+
+
 def check_submission(path: Path) -> int:
     """Number of masks in a submission.zip: {id}.tif at its root, TIFFs by their first bytes, and nothing else.
 
@@ -45,9 +58,3 @@ def check_submission(path: Path) -> int:
                 if (start := file.read(4)) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
                     raise DeliveryError(f"{name} in {path} starts with {start!r}, not as a TIFF. {advice}")
     return len(names)
-
-
-def sha256(path: Path) -> str:
-    """The file's sha256 in hexadecimal, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

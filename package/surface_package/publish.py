@@ -22,8 +22,8 @@ from surface_package.delivery import (
     message,
     staged,
 )
-from surface_package.manifest import ManifestError
-from surface_package.output import check_origin, check_submission, sha256
+from surface_package.manifest import ManifestError, sha256
+from surface_package.output import check_origin, check_submission, check_verdict
 from surface_package.target import CODE_FILE, Target, TargetError, dataset_metadata, read_target
 
 
@@ -149,6 +149,7 @@ def take_output(delivery: Delivery, target: Target, record: Record) -> Record:
         partial.replace(folder)
     try:
         check_origin(folder, record.manifest_sha256)
+        check_verdict(folder)
         masks = check_submission(path)
     except zipfile.BadZipFile as error:
         raise DeliveryError(f"{path} came damaged: {error}. Run publish again: it fetches the output again.") from error

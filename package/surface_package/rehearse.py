@@ -114,6 +114,7 @@ def _both_runs(folder: Path, bundle: Path, data: Path, isolation: str, out: Path
 
     first = Stage(folder / "nested", nested, isolation)
     outcome = _run(first, data, "with the data, below input/datasets and input/competitions")
+    outcome = replace(outcome, findings=(*outcome.findings, *_uniform(first.working)))
     if not outcome.findings:
         second = _run(Stage(folder / "flat", flat, isolation), small, "with a small volume, flat below input")
         outcome = replace(outcome, findings=second.findings)
@@ -133,6 +134,18 @@ def _run(stage: Stage, competition: Path, how: str) -> Outcome:
         findings += check_masks(stage.working / SUBMISSION, competition)
     log.info("took %.1f s, %.0f MB at most", run.wall_s, run.peak_bytes / 1e6)
     return Outcome(round(run.wall_s, 3), run.peak_bytes, masks, tuple(f"{finding} ({how})" for finding in findings))
+
+
+def _uniform(working: Path) -> list[str]:
+    """Return a finding for every volume whose prediction says nothing, as the engine's own report warns of it."""
+    report = working / REPORTS[0]
+    told = json.loads(report.read_bytes()) if report.is_file() else {}
+    volumes = told.get("volumes", []) if isinstance(told, dict) else []
+    return [
+        f"volume {volume['case']}: {volume['warning']}, wanted a prediction; run `surface_train audit` on the weights"
+        for volume in volumes
+        if volume["warning"]
+    ]
 
 
 def make_small_competition(folder: Path) -> Path:

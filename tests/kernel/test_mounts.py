@@ -5,7 +5,7 @@ import pytest
 from surface_kernel.mounts import MountError, read_bundle, read_test_images
 from surface_kernel.settings import Settings, SettingsError
 
-GOOD = {"format": "surface-bundle/1", "weights": ["b.safetensors", "a.safetensors"]}
+GOOD = {"format": "surface-bundle/1", "weights": ["b.safetensors", "a.safetensors"], "settings": "settings.json"}
 
 
 def bundle(folder, manifest=GOOD, settings='{"dust_voxels": 7}'):
@@ -71,6 +71,11 @@ def test_a_byte_order_mark_is_no_part_of_the_column_name(tmp_path):
     assert list(read_test_images(tmp_path)) == ["5"]
 
 
+def test_an_id_counts_once_and_an_empty_row_not_at_all(tmp_path):
+    (tmp_path / "test.csv").write_bytes("\ufeffid,scroll_id\n7,2\n,2\n8,2\n7,2\n".encode())  # as Excel saves it
+    assert list(read_test_images(tmp_path)) == ["7", "8"]
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [
@@ -78,13 +83,12 @@ def test_a_byte_order_mark_is_no_part_of_the_column_name(tmp_path):
         (b"", "found no rows"),
         (b"id,scroll_id\n", "found no rows"),
         (b"id\n\xff\xfe\n", "found no readable table"),
-        (b"case,scroll_id\n1,2\n", "found id '' on line 2"),
-        (b"id,scroll_id\n1,2\n,3\n", "found id '' on line 3"),
-        (b"id,scroll_id\n../../etc,2\n", r"found id '\.\./\.\./etc' on line 2"),
-        (b"id,scroll_id\na/b,2\n", "found id 'a/b' on line 2"),
-        (b"id,scroll_id\na\\b,2\n", "found id .* on line 2"),
-        (b"id,scroll_id\n1.5,2\n", r"found id '1\.5' on line 2, wanted a plain name without dots"),
-        (b"id,scroll_id\n7,2\n8,2\n7,2\n", "found id 7 twice"),
+        (b"case,scroll_id\n1,2\n", "found no rows"),
+        (b"id,scroll_id\n,3\n", "found no rows"),
+        (b"id,scroll_id\n../../etc,2\n", r"found id '\.\./\.\./etc', wanted"),
+        (b"id,scroll_id\na/b,2\n", "found id 'a/b', wanted"),
+        (b"id,scroll_id\na\\b,2\n", "found id .*, wanted a plain name"),
+        (b"id,scroll_id\n1.5,2\n", r"found id '1\.5', wanted a plain name without dots"),
     ],
 )
 def test_a_table_that_cannot_be_followed_is_named(tmp_path, content, found):

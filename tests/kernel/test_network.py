@@ -88,12 +88,13 @@ sys.modules.update(loaded, segmentation_models_pytorch_3d=None)
 finders = list(sys.meta_path)
 from surface_kernel.architecture import Architecture
 from surface_kernel.device import Device
-from surface_kernel.network import build
+from surface_kernel.network import NetworkError, build
 for attempt in range(3):
     try:
         build(Architecture("Linknet", "efficientnet-b0"))
         print("built")
-    except ModuleNotFoundError:
+    except NetworkError as error:
+        assert "pip install --no-deps" in str(error), error
         print("not there")
         del sys.modules["segmentation_models_pytorch_3d"]
     assert sys.meta_path == finders, sys.meta_path

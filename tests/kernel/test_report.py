@@ -23,9 +23,15 @@ def test_lines_by_hand():
     ("foreground", "warns"), [(0, True), (0.0009, True), (0.001, False), (0.95, False), (0.9988, True), (1, True)]
 )
 def test_a_uniform_mask_is_warned_of(foreground, warns):
-    report = VolumeReport("a", (1, 1, 1), PREDICTED, 1.0, foreground=foreground)
+    report = VolumeReport("a", (1, 1, 1), PREDICTED, 1.0, foreground, variance=0.1)
     assert bool(report.warning) is warns
     assert ("WARNING the mask is uniform" in report.line()) is warns
+
+
+@pytest.mark.parametrize(("variance", "warns"), [(0, True), (0.0009, True), (0.001, False), (0.25, False)])
+def test_uniform_probabilities_are_warned_of(variance, warns):
+    report = VolumeReport("a", (1, 1, 1), PREDICTED, 1.0, foreground=0.05, variance=variance)
+    assert ("WARNING the probabilities are uniform" in report.line()) is warns
 
 
 def test_zeros_that_nobody_predicted_are_no_uniform_prediction():

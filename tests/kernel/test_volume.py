@@ -190,7 +190,7 @@ BAD = {
     "empty": (lambda path: path.write_bytes(b""), "no readable TIFF"),
     "text": (lambda path: path.write_text("id,scroll_id\n1407735,26002\n" * 20), "no readable TIFF"),
     "png": (lambda path: Image.new("L", (4, 4)).save(path, format="png"), "no readable TIFF"),
-    "2-D": (lambda path: pillow(path, [noise((7, 8))]), "a single page of 7×8"),
+    "2-D": (lambda path: pillow(path, [noise((7, 8))]), "a single page of (7, 8)"),
     "rgb": (lambda path: pillow(path, noise((3, 7, 8, 3))), "(7, 8, 3) RGB"),
     "uint16": (
         lambda path: tifffile.imwrite(path, np.ones((5, 7, 8), np.uint16), photometric="minisblack"),

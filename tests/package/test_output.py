@@ -1,6 +1,5 @@
 """What counts as a submission.zip of ours, and whose run a log tells of."""
 
-import hashlib
 import zipfile
 
 import pytest
@@ -73,7 +72,14 @@ def test_a_log_of_another_bundle(tmp_path) -> None:
         output.check_origin(tmp_path, "b" * 64)
 
 
-def test_sha256(tmp_path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
-    assert output.sha256(path) == hashlib.sha256(b"content").hexdigest()
+def test_a_run_that_was_not_complete(tmp_path) -> None:
+    output.check_verdict(tmp_path)
+    log = tmp_path / "vesuvius-surface-kernel.log"
+    log.write_text(
+        '[{"data":"no verdict here\\n"},{"data":"verdict: complete; submission.zip stands with 3 masks\\n"}]'
+    )
+    output.check_verdict(tmp_path)
+    for verdict in ("failed; submission.zip stands with 3 masks", "degraded; submission.zip stands", "no submission"):
+        log.write_text(f'[{{"data":"verdict: complete; of an earlier start\\n"}},{{"data":"verdict: {verdict}\\n"}}]')
+        with pytest.raises(DeliveryError, match=f"a run that ended '{verdict}', wanted every volume predicted"):
+            output.check_verdict(tmp_path)

@@ -150,6 +150,19 @@ def test_what_would_not_score_as_meant_fails(tmp_path: Path, data: Path, code: s
     assert finding.endswith("(with the data, below input/datasets and input/competitions)")
 
 
+def test_a_prediction_that_says_nothing_fails(tmp_path: Path, data: Path) -> None:
+    code = """
+import json
+submit()
+rows = [{"case": "7", "warning": ""}, {"case": "8", "warning": "the mask is uniform: 0.00% foreground"}]
+(place.out / "run_report.json").write_text(json.dumps({"volumes": rows}))
+"""
+    record = rehearse.rehearse(make_bundle(tmp_path / "bundle", code), data)
+    assert not record.passed
+    (finding,) = record.findings
+    assert finding.startswith("volume 8: the mask is uniform: 0.00% foreground, wanted a prediction")
+
+
 def test_the_flat_way_of_mounting_is_tried_too(tmp_path: Path, data: Path) -> None:
     code = "submit()\nsys.exit(0 if place.bundle.parent.name == 'owner' else 1)"
     record = rehearse.rehearse(make_bundle(tmp_path / "bundle", code), data)

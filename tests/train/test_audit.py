@@ -52,7 +52,8 @@ def test_probabilities_are_judged_by_share_and_spread(tmp_path: Path) -> None:
     found = audit(tmp_path / "varied.npy")
     assert found.sound
     assert "min 0.100, max 0.900, mean 0.500, std 0.400, foreground 50.00%: sound" in found.text
-    assert not audit(tmp_path / "varied.npy", threshold=0.95).sound
+    np.save(tmp_path / "low.npy", varied / 2)
+    assert not audit(tmp_path / "low.npy").sound
     # Half of it lies above the threshold, by nothing: that is no prediction.
     np.save(tmp_path / "flat.npy", np.where(varied > 0.5, 0.51, 0.49).astype(np.float32))
     found = audit(tmp_path / "flat.npy")

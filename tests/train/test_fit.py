@@ -324,7 +324,7 @@ def test_the_average_ships_unless_the_single_best_is_better(
     shutil.copytree(whole.folder, tmp_path / "run")
     with safetensors.safe_open(tmp_path / "run" / "state.safetensors", framework="pt") as opened:
         best = json.loads(opened.metadata()["progress"])["best_surface_dice"]
-    score = validate.Checked(0.45, 0.1, best + advantage, 0.1, 0.1, 0.1, 0.1, {})
+    score = validate.Checked(0.45, 0.1, best + advantage, 0.1, 0.1, 0.1, 0.1)
     monkeypatch.setattr(story._Run, "_validate", lambda *_: score)
     caplog.set_level(logging.INFO, "surface_train")
     shipped = fit(world.request(tmp_path / "run", resume=True))

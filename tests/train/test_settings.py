@@ -148,8 +148,12 @@ def test_the_digest_is_that_of_the_entries() -> None:
     assert Settings().digest == Settings(epochs=100).digest
     others = [
         Settings(seed=1),
-        Settings(patches=Patches(workers=3)),
+        Settings(patches=Patches(batch=3)),
         Settings(loss=LossWeights(entropy_target=0.4)),
         replace(Settings(), network=Architecture("FPN", "resnet18")),
     ]
     assert len({Settings().digest, *(other.digest for other in others)}) == 5
+
+
+def test_the_digest_leaves_out_what_the_weights_do_not_depend_on() -> None:
+    assert Settings(patches=Patches(workers=3, cache_gb=1.0)).digest == Settings().digest

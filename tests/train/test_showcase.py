@@ -43,6 +43,7 @@ def test_a_page_and_a_picture_are_left(shown: tuple[Path, Path], tmp_path: Path)
     text = (out / "report.txt").read_text()
     assert "Mean Dice 0.500" in text
     assert "reaches Dice 0.727" in text
+    assert "of the truth: NOT met." in text
     assert "surface_package publish" in text
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in out.iterdir()) == ["picture.png", "report.txt"]

@@ -64,10 +64,17 @@ def audit(arguments: argparse.Namespace) -> int:
     """Tell foreground share and spread of masks, probabilities or weights; exit 1 on a uniform prediction."""
     from surface_train.audit import audit as look
 
-    found = [look(path) for path in arguments.paths]
-    for one in found:
-        log.info("%s", one.text)
-    return DONE if all(one.sound for one in found) else FAILED
+    sound = True
+    for path in arguments.paths:
+        try:
+            found = look(path)
+        except (ValueError, OSError) as error:  # the other files are looked at all the same
+            log.error("error: %s", " ".join(str(error).split()))
+            sound = False
+        else:
+            log.info("%s", found.text)
+            sound = sound and found.sound
+    return DONE if sound else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     fitted.add_argument("--init", type=Path, metavar="WEIGHTS", help="start from these")
     fitted.add_argument("--resume", action="store_true", help="go on with the run in OUT")
     fitted.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N; a GPU where there is one")
-    fitted.add_argument("--budget-s", type=float, default=float("inf"), metavar="S", help="end before S seconds")
+    fitted.add_argument(
+        "--budget-s",
+        type=float,
+        default=float("inf"),
+        metavar="S",
+        help="stop between epochs, to be done within S seconds",
+    )
     audited = commands.add_parser("audit", help="look for a uniform prediction", description=audit.__doc__)
     audited.add_argument("paths", type=Path, nargs="+", metavar="PATH")
     return parser

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from surface_kernel import volume, weights
-from surface_kernel.report import UNIFORM_SHARES
+from surface_kernel.report import LEAST_VARIANCE, UNIFORM_SHARES
 
-LEAST_VARIANCE = 0.001  # of probabilities: below it a network says the same everywhere
+THRESHOLD = 0.5  # at which probabilities are counted as foreground
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Audit:
     sound: bool
 
 
-def audit(path: Path, threshold: float = 0.5) -> Audit:
+def audit(path: Path) -> Audit:
     """Look at a mask (.tif), probabilities (.npy) or weights (.safetensors). Raises ValueError for anything else."""
     if path.suffix in (".tif", ".tiff"):
         return _mask(path)
     if path.suffix == ".npy":
-        return _probabilities(path, threshold)
+        return _probabilities(path)
     if path.suffix == ".safetensors":
         return _weights(path)
     raise ValueError(f"{path}: found {path.suffix or 'no ending'}, wanted .tif, .npy or .safetensors")
@@ -35,7 +35,7 @@ def _mask(path: Path) -> Audit:
     return _verdict(path, float(mask.mean()), f"shape {mask.shape}, ")
 
 
-def _probabilities(path: Path, threshold: float) -> Audit:
+def _probabilities(path: Path) -> Audit:
     values = np.load(path, allow_pickle=False)
     if values.ndim != 3 or values.dtype.kind != "f" or not np.isfinite(values).all():
         raise ValueError(f"{path}: found {values.dtype} {values.shape}, wanted finite probabilities (z, y, x)")
@@ -43,7 +43,7 @@ def _probabilities(path: Path, threshold: float) -> Audit:
         raise ValueError(f"{path}: found values from {values.min():.3g} to {values.max():.3g}, wanted 0 to 1")
     text = f"min {values.min():.3f}, max {values.max():.3f}, mean {values.mean():.3f}, std {values.std():.3f}, "
     spread = float(values.var(dtype=np.float64))
-    made = _verdict(path, float((values > threshold).mean()), text)
+    made = _verdict(path, float((values > THRESHOLD).mean()), text)
     if spread < LEAST_VARIANCE:
         return Audit(f"{made.text}; UNIFORM: variance {spread:.2g}, wanted at least {LEAST_VARIANCE}", False)
     return made

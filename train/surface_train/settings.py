@@ -148,6 +148,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(self.steps_per_epoch >= 1, "steps_per_epoch", self.steps_per_epoch, "at least 1")
         _require(self.fold_count >= 2, "fold_count", self.fold_count, "at least 2")
         _require(0 <= self.overlap < 1, "overlap", self.overlap, "a share from 0 to below 1")
@@ -160,8 +161,11 @@ class Settings:
 
     @property
     def digest(self) -> str:
-        """Give a sha256 that changes when any entry does."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Give a sha256 that changes when any entry does that the weights depend on; memory and threads may differ."""
+        entries = asdict(self)
+        for name in ("cache_gb", "workers"):
+            del entries["patches"][name]
+        return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def read(path: Path) -> Settings:

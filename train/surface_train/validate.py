@@ -12,7 +12,7 @@ from surface_kernel import surface
 from surface_kernel.device import Device
 from surface_kernel.predict import Member, slabs
 from surface_kernel.tiles import Grid
-from surface_score import CaseScore, score_case
+from surface_score import score_case
 from surface_train.cases import UNLABELLED, Case
 from surface_train.settings import Settings
 
@@ -22,7 +22,7 @@ _BINS = 1000  # of probability: every threshold is a bin's edge
 
 @dataclass(frozen=True)
 class Checked:
-    """One validation. scores: by case name, at `threshold`. Means are over cases.
+    """One validation at `threshold`. Means are over cases.
 
     foreground, truth: shares of the labelled voxels, predicted and true. variance: of the probabilities there.
     """
@@ -34,7 +34,6 @@ class Checked:
     foreground: float
     truth: float
     variance: float
-    scores: dict[str, CaseScore]
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ def best_threshold(predicted: Sequence[Predicted]) -> float:
 
 def check(predicted: Sequence[Predicted], threshold: float) -> Checked:
     """Score predictions at a threshold."""
-    scores = {row.case.name: score_case(row.probability > threshold, row.label) for row in predicted}
-    rows = list(scores.values())
+    rows = [score_case(row.probability > threshold, row.label) for row in predicted]
     variances = [_variance(row.probability[row.label != UNLABELLED]) for row in predicted]
     return Checked(
         threshold=threshold,
@@ -80,7 +78,6 @@ def check(predicted: Sequence[Predicted], threshold: float) -> Checked:
         foreground=float(np.mean([row.predicted_share for row in rows])),
         truth=float(np.mean([row.truth_share for row in rows])),
         variance=float(np.mean(variances)),
-        scores=scores,
     )
 
 
