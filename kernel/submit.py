@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,11 @@ def run(place: argparse.Namespace, started_s: float) -> int:
     install(bundle, manifest, place.scratch / "site", environment)
     command = [sys.executable, "-m", "surface_kernel", "--bundle", str(bundle), "--competition", str(competition)]
     command += ["--out", str(place.working), "--scratch", str(place.scratch / "engine")]
-    verdict = supervise(command, environment, place.scratch, started_s + place.budget_s)
+    kept = place.scratch / "earlier_start.zip"
+    kept.unlink(missing_ok=True)
+    verdict = supervise(command, environment, place.scratch, started_s + place.budget_s, lambda: keep(zip_path, kept))
+    if verdict != VERDICTS[0] and keep(kept, zip_path):
+        say("an earlier start of the engine got further: its submission stands")
 
     faults = check_submission(zip_path, ids)
     print_findings(faults)
@@ -293,7 +297,13 @@ def install(bundle: Path, manifest: dict[str, Any], site: Path, environment: dic
     say(f"installed: {', '.join(manifest['requirements'])}")
 
 
-def supervise(command: list[str], environment: dict[str, str], folder: Path, deadline_s: float) -> str:
+def supervise(
+    command: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    deadline_s: float,
+    on_death: Callable[[], object] = lambda: None,
+) -> str:
     """Run the engine, start it again when it dies, and return its verdict; the deadline is one of time.monotonic."""
     for start in range(1, STARTS + 1):
         left_s = deadline_s - time.monotonic()
@@ -306,7 +316,21 @@ def supervise(command: list[str], environment: dict[str, str], folder: Path, dea
             return VERDICTS[code]
         how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
         say(f"the engine died: {how}, start {start} of {STARTS}")
+        on_death()
     return f"failed (it died {STARTS} times)"
+
+
+def keep(source: Path, target: Path) -> bool:
+    """Copy a submission over another if it holds more, and say whether it did: a started engine begins with zeros.
+
+    The masks' sizes tell: zeros deflate to next to nothing, and every sheet that is found adds to that.
+    """
+    if not source.is_file() or (target.is_file() and target.stat().st_size >= source.stat().st_size):
+        return False
+    partial = target.with_name(target.name + ".partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+    return True
 
 
 def run_engine(command: list[str], environment: dict[str, str], folder: Path, limit_s: float) -> int | None:

@@ -105,6 +105,27 @@ def test_an_engine_that_always_dies_is_started_three_times_and_its_zip_still_cou
     assert "verdict: failed (it died 3 times); submission.zip stands with 2 masks" in run.stdout
 
 
+@pytest.mark.parametrize(
+    ("last", "size", "told"), [("os._exit(77)", 5000, True), ("sys.exit(1)", 5000, True), ("", 10, False)]
+)
+def test_a_start_that_got_further_is_not_lost_to_a_later_one(make_tree: Tree, last: str, size: int, told: bool) -> None:
+    code = f"""
+further = starts == 2
+submit(lambda masks: masks.update({{name: mask + bytes(5000 if further else 10) for name, mask in masks.items()}}))
+if starts < 3:
+    os._exit(77)
+{last}
+"""
+    kaggle = make_tree(COUNT + code)
+    run = run_submit(kaggle)
+    assert run.returncode == 0, run.stdout
+    assert ("an earlier start of the engine got further" in run.stdout) is told
+    with zipfile.ZipFile(kaggle / "working" / "submission.zip") as archive:
+        assert all(archive.read(name).endswith(bytes(size)) for name in archive.namelist())
+        assert (archive.getinfo("7.tif").file_size > 5000) is told
+    assert [path.name for path in (kaggle / "working").glob("*.partial")] == []
+
+
 @pytest.mark.parametrize(("code", "verdict"), [(0, "complete"), (3, "degraded"), (1, "failed")])
 def test_an_engine_that_says_how_it_ended_is_not_started_again(
     submit: ModuleType, tmp_path: Path, code: int, verdict: str
