@@ -96,7 +96,8 @@ def predict(arguments: argparse.Namespace) -> int:
         try:
             made = _predict_file(engine, path, output, arguments.save)
         except (ValueError, RuntimeError) as error:  # this volume cannot be read or predicted; the next one may
-            log.error("error: %s: %s", path.name, " ".join(str(error).split()))
+            found = " ".join(str(error).split())
+            log.error("error: %s", found if str(path) in found else f"{path}: {found}")
             failed += 1
         else:
             log.info("%s  %.1f s  %s", path.stem, time.monotonic() - start_s, made)
