@@ -58,6 +58,11 @@ def submit(arguments: argparse.Namespace) -> int:
         log.info("volumes: %d; a submission of zeros stands after %.1f s", len(images), clock.elapsed_s)
         engine = _load_engine(bundle.weights, bundle.settings, arguments.device)
         log.info("networks: %d, on %s", len(engine.members), engine.device)
+        largest = engine.grid(max(shapes_zyx.values(), key=_voxels))
+        log.info(
+            "tiles of %s: %d for the largest volume, %s, each of its voxels computed %.1f times",
+            *(largest.tile_zyx, largest.tiles, largest.shape_zyx, largest.redundancy),
+        )
         reports, saved_s = [], clock.elapsed_s
         for number, (case, path) in enumerate(images.items(), start=1):
             if case in unreadable:
