@@ -46,7 +46,7 @@ class Metadata:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_tile(self.tile_zyx)
+        check_tile(self.tile_zyx, self.architecture.norm)
         if self.emits != EMITS:
             raise WeightsError(f'found a network that emits "{self.emits}", wanted "{EMITS}"')
         if not 0 <= self.overlap < 1:

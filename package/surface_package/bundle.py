@@ -30,16 +30,16 @@ def build(
     """Make a bundle of these members, in this order, and return its folder; the same inputs give the same bytes.
 
     settings: a TOML file for views, threshold and dust, the kernel's defaults without one. wheel_folder: where the
-    pinned wheels lie or are fetched to, a cache of the user's without one; `offline` refuses to fetch.
+    pinned wheels lie or are fetched to, a cache of the user's without one; `offline` refuses to fetch. Of the libraries
+    that build networks, it holds the ones that these weights need.
     Raises BundleError, WheelError, and the kernel's WeightsError and SettingsError, before anything is written.
     """
     if not weights:
         raise BundleError("found no weights, wanted at least one file; name it with --weights")
-    for path in weights:
-        kernel_weights.describe(path)
+    architectures = [kernel_weights.describe(path).architecture for path in weights]
     chosen = kernel_settings.from_toml(settings) if settings else kernel_settings.Settings()
     _refuse_foreign(out)
-    pins = wheels.read_pins()
+    pins = wheels.needed(wheels.read_pins(), architectures)
     pinned = wheels.gather(pins, wheel_folder or wheels.cache_folder(), offline)
 
     members = {f"member_{index}.safetensors": path for index, path in enumerate(weights)}

@@ -11,8 +11,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from surface_kernel.architecture import LIBRARIES, Architecture
 
 PINS = Path(__file__).resolve().parents[1] / "wheels.txt"
 _FILENAME = re.compile(r"([A-Za-z0-9_.]+)-([A-Za-z0-9_.+!]+)-(py3|cp3\d+)-(none|abi3|cp3\d+)-([A-Za-z0-9_.]+)\.whl")
@@ -39,8 +42,12 @@ class Pin:
     @property
     def requirement(self) -> str:
         """What pip calls it: name==version."""
-        name, version = self.filename.split("-")[:2]
-        return f"{re.sub('[-_.]+', '-', name).lower()}=={version}"
+        return f"{self.name}=={self.filename.split('-')[1]}"
+
+    @property
+    def name(self) -> str:
+        """The distribution, spelled as an index does: lower case, with hyphens."""
+        return re.sub("[-_.]+", "-", self.filename.split("-")[0]).lower()
 
     @property
     def python(self) -> str | None:
@@ -67,6 +74,17 @@ def read_pins(path: Path = PINS) -> list[Pin]:
     if not pins:
         raise WheelError(f"{path}: found no pinned wheel, wanted one a line; run from a clone of the project")
     return pins
+
+
+def needed(pins: list[Pin], architectures: Iterable[Architecture]) -> list[Pin]:
+    """Return the pins without those libraries that none of these networks is built from.
+
+    Raises WheelError when a library that one of them is built from is not pinned.
+    """
+    wanted = {architecture.library for architecture in architectures}
+    if missing := wanted - {pin.name for pin in pins}:
+        raise WheelError(f"found no wheel of {', '.join(sorted(missing))}, wanted it in package/wheels.txt")
+    return [pin for pin in pins if pin.name in wanted or pin.name not in LIBRARIES]
 
 
 def requirements(pins: list[Pin]) -> list[str]:

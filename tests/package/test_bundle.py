@@ -11,7 +11,7 @@ import pytest
 from package.fake_bundle import make_bundle
 from safetensors.numpy import save_file
 
-from surface_kernel.architecture import Architecture
+from surface_kernel.architecture import LIBRARIES, Architecture
 from surface_kernel.intensity import Intensity
 from surface_kernel.settings import SettingsError
 from surface_kernel.weights import Metadata, WeightsError
@@ -19,24 +19,28 @@ from surface_package import bundle, manifest, wheels
 from surface_package.bundle import BundleError
 from surface_package.wheels import Pin, WheelError
 
+RES_ENC = Architecture("ResEncUNet", "resenc_s", "instance")
+
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wheel cache with two small wheels, which are pinned instead of the project's."""
-    package = tmp_path / "foreign"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
+    """A wheel cache with small wheels, which are pinned instead of the project's: both libraries and one compiled."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    pure = wheels.write_wheel(package, "3.0", folder)
-    native = wheels.write_wheel(package, "4.0", folder).rename(folder / "native-4.0-cp312-cp312-linux_x86_64.whl")
-    pins = [Pin(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in (pure, native)]
+    made = []
+    for name, version in zip([*LIBRARIES, "native"], ["3.0", "5.0", "4.0"], strict=True):
+        package = tmp_path / "foreign" / name.replace("-", "_")
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        made.append(wheels.write_wheel(package, version, folder))
+    made[-1] = made[-1].rename(folder / "native-4.0-cp312-cp312-linux_x86_64.whl")
+    pins = [Pin(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in made]
     monkeypatch.setattr(wheels, "read_pins", lambda: pins)
     return folder
 
 
-def write_weights(path: Path, value: float) -> Path:
-    strings = Metadata(Architecture(), Intensity(), (64, 64, 64)).to_strings()
+def write_weights(path: Path, value: float, architecture: Architecture | None = None) -> Path:
+    strings = Metadata(architecture or Architecture(), Intensity(), (64, 64, 64)).to_strings()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"tensor": np.full(3, value, np.float32)}, path, strings)
     return path
@@ -60,15 +64,40 @@ def test_a_bundle_holds_what_kaggle_lacks_and_is_whole(tmp_path: Path, cache: Pa
         "member_1.safetensors",
         "settings.json",
         f"surface_kernel-{version}-py3-none-any.whl",
-        "foreign-3.0-py3-none-any.whl",
+        "segmentation_models_pytorch_3d-3.0-py3-none-any.whl",
         "native-4.0-cp312-cp312-linux_x86_64.whl",
     }
     assert [held[f"member_{index}.safetensors"] for index in (0, 1)] == [path.read_bytes() for path in weights]
     assert json.loads(held["settings.json"]) == {"views": ["none", "x"], "dust_voxels": 7, "threshold": None}
     said = manifest.read(out)
     assert said["weights"] == ["member_0.safetensors", "member_1.safetensors"]
-    assert said["requirements"] == [f"surface-kernel=={version}", "foreign==3.0", "native==4.0"]
+    assert said["requirements"] == [
+        f"surface-kernel=={version}",
+        "segmentation-models-pytorch-3d==3.0",
+        "native==4.0",
+    ]
     assert (said["settings"], said["python"], said["kernel"]) == ("settings.json", ["3.12"], {"version": version})
+
+
+@pytest.mark.parametrize(
+    ("architectures", "libraries"),
+    [
+        ([RES_ENC], ["dynamic-network-architectures==5.0"]),
+        ([RES_ENC, Architecture()], ["segmentation-models-pytorch-3d==3.0", "dynamic-network-architectures==5.0"]),
+    ],
+)
+def test_a_bundle_carries_the_libraries_of_its_own_networks(
+    tmp_path: Path, cache: Path, architectures: list[Architecture], libraries: list[str]
+) -> None:
+    for name in LIBRARIES:  # a wheel that is not needed need not be there
+        if not any(library.startswith(name) for library in libraries):
+            next(cache.glob(name.replace("-", "_") + "*")).unlink()
+    weights = [write_weights(tmp_path / str(index), index, chosen) for index, chosen in enumerate(architectures)]
+    out = bundle.build(weights, None, tmp_path / "bundle", cache, offline=True)
+    assert manifest.verify(out)[0]
+    assert manifest.read(out)["requirements"][1:] == [*libraries, "native==4.0"]
+    carried = {f"{path.name.split('-')[0].replace('_', '-')}=={path.name.split('-')[1]}" for path in out.glob("*.whl")}
+    assert carried == set(manifest.read(out)["requirements"])
 
 
 def test_the_kernels_wheel_holds_that_package_alone(tmp_path: Path, cache: Path) -> None:

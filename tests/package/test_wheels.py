@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from surface_kernel.architecture import LIBRARIES, Architecture
 from surface_package import wheels
 from surface_package.wheels import Pin, WheelError
 
+RES_ENC = Architecture("ResEncUNet", "resenc_s")
 PURE = Pin("a_b.c-1.0-py3-none-any.whl", "0" * 64)
 NATIVE = [
     Pin(f"d-2.0-cp3{minor}-cp3{minor}-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl", "1" * 64)
@@ -25,7 +27,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_name_says_what_pip_must_be_asked_for() -> None:
-    assert (PURE.requirement, PURE.python, PURE.platform) == ("a-b-c==1.0", None, "any")
+    assert (PURE.name, PURE.requirement, PURE.python, PURE.platform) == ("a-b-c", "a-b-c==1.0", None, "any")
     assert [(pin.requirement, pin.python, pin.platform) for pin in NATIVE] == [
         ("d==2.0", "3.11", "manylinux_2_28_x86_64"),
         ("d==2.0", "3.12", "manylinux_2_28_x86_64"),
@@ -56,8 +58,34 @@ def test_the_projects_own_pins_serve_both_of_kaggles_pythons() -> None:
     assert {"3.12", "3.13"} <= set(wheels.pythons(pins))
     assert {line.split("==")[0] for line in wheels.requirements(pins)} == {
         "segmentation-models-pytorch-3d",
+        "dynamic-network-architectures",
         "connected-components-3d",
     }
+
+
+@pytest.mark.parametrize(
+    ("architectures", "libraries"),
+    [
+        ([Architecture()], ["segmentation-models-pytorch-3d"]),
+        ([RES_ENC, RES_ENC], ["dynamic-network-architectures"]),
+        ([RES_ENC, Architecture()], ["segmentation-models-pytorch-3d", "dynamic-network-architectures"]),
+    ],
+)
+def test_a_library_is_needed_for_its_own_networks(architectures: list[Architecture], libraries: list[str]) -> None:
+    pins = wheels.read_pins()
+    names = list(dict.fromkeys(pin.name for pin in wheels.needed(pins, architectures)))
+    assert names == [*libraries, "connected-components-3d"]
+    assert wheels.pythons(wheels.needed(pins, architectures)) == wheels.pythons(pins)
+
+
+def test_every_library_that_a_network_is_built_from_is_pinned() -> None:
+    assert set(LIBRARIES) <= {pin.name for pin in wheels.read_pins()}
+    others = [pin for pin in wheels.read_pins() if pin.name != RES_ENC.library]
+    assert wheels.needed(others, [Architecture()]) == others
+    with pytest.raises(
+        WheelError, match=r"found no wheel of dynamic-network-architectures, wanted it in .*wheels\.txt"
+    ):
+        wheels.needed(others, [Architecture(), RES_ENC])
 
 
 @pytest.mark.parametrize(

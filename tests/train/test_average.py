@@ -36,11 +36,25 @@ def test_a_mean_that_was_put_away_goes_on() -> None:
         whole.add(state)
     for state in states(4)[:2]:
         half.add(state)
-    half = Average({name: tensor.clone() for name, tensor in half.mean.items()}, half.count)
+    half = Average(None, {name: tensor.clone() for name, tensor in half.mean.items()}, half.count)
     for state in states(4)[2:]:
         half.add(state)
     assert half.count == 4
     assert torch.equal(half.mean["weight"], whole.mean["weight"])
+
+
+def test_an_exponential_mean_follows_its_formula() -> None:
+    average, wanted = Average(decay=0.75), None
+    for count, state in enumerate(states(9), start=1):
+        average.add(state)
+        share = max(1 / count, 0.25)  # up to the fourth state a plain mean
+        latest = state["weight"].double()
+        wanted = latest if wanted is None else (1 - share) * wanted + share * latest
+        if count == 4:
+            plain = torch.stack([state["weight"] for state in states(4)]).mean(dim=0)
+            torch.testing.assert_close(average.mean["weight"], plain)
+    torch.testing.assert_close(average.mean["weight"], wanted.float())
+    assert average.count == 9
 
 
 def test_it_keeps_nothing_of_a_network_that_goes_on_learning() -> None:

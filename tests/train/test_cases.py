@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from surface_kernel.volume import VolumeError
+from surface_kernel.volume import VolumeError, write_lzw
 from surface_train import cases
 from surface_train.cases import Case, CasesError
 
@@ -65,3 +65,73 @@ def test_a_label_that_does_not_fit_is_refused(tmp_path: Path, write_case: Callab
     broken.image.write_bytes(b"II*\0")
     with pytest.raises(VolumeError, match=r"3\.tif"):
         broken.load()
+
+
+# --- left out, repaired, and what label 2 counts as
+
+
+@pytest.fixture
+def three(tmp_path: Path, write_case: Callable, write_table: Callable) -> Path:
+    """Cases 1, 2, 3, their labels full of 1; case 4 has no files."""
+    for name in ("1", "2", "3"):
+        write_case(tmp_path, name, "5", dot(), dot())
+    write_table(tmp_path, [(name, "5") for name in ("1", "2", "3", "4")])
+    return tmp_path
+
+
+def repair(folder: Path, name: str, value: int = 0) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_lzw(folder / f"{name}.tif", dot(value))
+    return folder / f"{name}.tif"
+
+
+def test_excluded_cases_are_neither_there_nor_missing(three: Path) -> None:
+    found, missing = cases.read(three, exclude=("2",))
+    assert ([case.name for case in found], missing) == (["1", "3"], 1)
+    found, missing = cases.read(three, exclude=("4", "1"))
+    assert ([case.name for case in found], missing) == (["2", "3"], 0)
+
+
+def test_excluding_a_case_that_is_not_there_is_an_error(three: Path) -> None:
+    with pytest.raises(CasesError, match=r"exclude: found 12, 7, wanted ids of .*train\.csv only"):
+        cases.read(three, exclude=("7", "1", "12"))
+    with pytest.raises(CasesError, match="found 1 rows that are not excluded and no image with its label"):
+        cases.read(three, exclude=("1", "2", "3"))
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_repaired_labels_stand_in_where_there_are_any(three: Path, absolute: bool) -> None:
+    repair(three / "mended", "2")
+    found, missing = cases.read(three, labels_dir=str(three / "mended") if absolute else "mended")
+    assert [case.label.parent.name for case in found] == ["train_labels", "mended", "train_labels"]
+    assert [case.repaired_in for case in found] == ["", "mended", ""]
+    assert [case.load()[1].max() for case in found] == [1, 0, 1]
+    assert missing == 1
+
+
+def test_a_repaired_label_makes_a_case_whole(three: Path) -> None:
+    (three / "train_labels/3.tif").unlink()
+    assert [case.name for case in cases.read(three)[0]] == ["1", "2"]
+    repair(three / "mended", "3")
+    assert [case.name for case in cases.read(three, labels_dir="mended")[0]] == ["1", "2", "3"]
+
+
+def test_a_folder_of_labels_that_repairs_nothing_is_an_error(three: Path) -> None:
+    with pytest.raises(CasesError, match=r"labels_dir: found no folder .*/mended, wanted one of repaired labels"):
+        cases.read(three, labels_dir="mended")
+    repair(three / "mended", "77")
+    with pytest.raises(CasesError, match=r"found no case's label in .*/mended, wanted files as 1\.tif"):
+        cases.read(three, labels_dir="mended")
+    repair(three / "mended", "2")
+    with pytest.raises(CasesError, match=r"found no case's label in .*/mended, wanted files as 1\.tif"):
+        cases.read(three, exclude=("2",), labels_dir="mended")
+
+
+def test_label_2_is_left_or_counted_as_surface(tmp_path: Path, write_case: Callable) -> None:
+    label = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 3
+    case = write_case(tmp_path, "1", "5", dot(shape=label.shape), label)
+    np.testing.assert_array_equal(case.load("ignored")[1], label)
+    np.testing.assert_array_equal(case.load("surface")[1], label > 0)
+    wrong = write_case(tmp_path, "2", "5", dot(), dot(3))
+    with pytest.raises(CasesError, match="found label 3"):
+        wrong.load("surface")

@@ -1,18 +1,28 @@
 import csv
+import getpass
+import hashlib
 import json
+import os
 import re
+import socket
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from scenes import ROOT
 
-from surface_train import record
+from surface_train import events, record
 from surface_train.cases import Case
 from surface_train.folds import Split
-from surface_train.record import Record, RecordError, commit, environment
-from surface_train.validate import Predicted
+from surface_train.loss_weights import LossWeights
+from surface_train.record import Record, RecordError, commit, environment, origin
+from surface_train.validate import THRESHOLDS, Predicted
 
 SIDES = Split((Case("1", "5", Path(), Path()), Case("2", "5", Path(), Path())), (Case("3", "6", Path(), Path()),), "0")
 
@@ -35,11 +45,26 @@ def test_a_run_begins_with_its_settings_split_and_environment(tmp_path: Path, se
     assert (run.folder / "settings.toml").read_text() == settings_file.read_text()
     split = json.loads((run.folder / "split.json").read_text())
     assert split == {"training": ["1", "2"], "validation": ["3"], "sha256": SIDES.digest}
-    assert json.loads((run.folder / "environment.json").read_text()) == environment()
+    assert json.loads((run.folder / "environment.json").read_text()) == environment() | {"init": None}
+    assert {path.name for path in run.folder.iterdir()} == {"settings.toml", "split.json", "environment.json"}
+
+
+def test_the_weights_that_a_run_starts_from_are_named_by_content_and_not_by_place(
+    tmp_path: Path, settings_file: Path
+) -> None:
+    parent = tmp_path / "elsewhere" / "weights.safetensors"
+    parent.parent.mkdir()
+    parent.write_bytes(b"weights")
+    run = Record(tmp_path / "run")
+    run.begin(settings_file, SIDES, resume=False, init=parent)
+    wanted = {"name": "weights.safetensors", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert json.loads((run.folder / "environment.json").read_text())["init"] == wanted == origin(parent)
+    assert origin(None) is None
 
 
 def test_an_empty_folder_may_be_used(tmp_path: Path, settings_file: Path) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.toml.partial").touch()  # of a run that was killed as it began
     Record(tmp_path / "run").begin(settings_file, SIDES, resume=False)
 
 
@@ -71,8 +96,10 @@ def test_a_run_killed_before_its_first_state_begins_anew(tmp_path: Path, setting
     run = Record(tmp_path / "run")
     run.begin(settings_file, SIDES, resume=False)
     run.log({"epoch": 1})
+    events.write(run.folder / "events", {"epoch": 1, "loss": 0.5})
     assert not run.begin(settings_file, SIDES, resume=True)
     assert not (run.folder / "log.csv").exists()
+    assert list((run.folder / "events").iterdir()) == []
 
 
 def test_the_table_has_one_line_of_names_and_a_line_an_epoch(tmp_path: Path) -> None:
@@ -98,24 +125,129 @@ def test_lines_after_the_last_state_are_forgotten_and_the_others_kept_to_the_byt
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
-def test_what_is_shipped_is_a_copy(tmp_path: Path) -> None:
+# --- a run that is killed as it writes
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_half_written_last_line_is_none(tmp_path: Path, cut: int) -> None:
     run = Record(tmp_path)
-    for content in (b"first", b"second"):
-        run.best.write_bytes(content)
-        run.ship(run.best)
-        assert run.weights.read_bytes() == content
-    assert {path.name for path in tmp_path.iterdir()} == {"best.safetensors", "weights.safetensors"}
+    for epoch in (1, 2, 3):
+        run.log({"epoch": epoch, "loss": 0.25})
+    whole = (tmp_path / "log.csv").read_bytes()
+    assert whole.endswith(b"\r\n3,0.25\r\n")
+    (tmp_path / "log.csv").write_bytes(whole[:-cut])
+    assert [row["epoch"] for row in run.rows()] == ["1", "2"]
+    run.forget_after(3)
+    run.log({"epoch": 3, "loss": 0.25})
+    assert (tmp_path / "log.csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"epo", b"epoch,loss", b"epoch,loss\r"])
+def test_a_half_written_first_line_is_none(tmp_path: Path, content: bytes) -> None:
+    run = Record(tmp_path)
+    (tmp_path / "log.csv").write_bytes(content)
+    assert run.rows() == []
+    run.forget_after(3)
+    assert not (tmp_path / "log.csv").exists()
+    (tmp_path / "log.csv").write_bytes(content)
+    run.log({"epoch": 1, "loss": 0.5})
+    assert run.rows() == [{"epoch": "1", "loss": "0.5"}]
+
+
+def test_without_a_log_there_are_no_rows(tmp_path: Path) -> None:
+    assert Record(tmp_path).rows() == []
+
+
+def test_rows_of_other_columns_are_not_mixed(tmp_path: Path) -> None:
+    run = Record(tmp_path)
+    run.log({"epoch": 1, "loss": 0.5})
+    with pytest.raises(RecordError, match=r"log\.csv: found columns epoch, loss, wanted epoch, loss, dice"):
+        run.log({"epoch": 2, "loss": 0.5, "dice": 0.1})
+    assert len(run.rows()) == 1
+
+
+@pytest.mark.parametrize("name", ["settings.toml", "split.json", "environment.json", "log.csv"])
+def test_a_file_is_there_whole_or_not_at_all(
+    tmp_path: Path, settings_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run, real = Record(tmp_path / "run"), Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == name + ".partial":
+            real(path, content[: len(content) // 2])
+            raise OSError("no space left")
+        return real(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="no space left"):  # noqa: PT012, each of them writes one of the files
+        run.begin(settings_file, SIDES, resume=False)
+        run.log({"epoch": 1})
+    assert not (run.folder / name).exists()
+    assert (run.folder / f"{name}.partial").exists()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from surface_train.record import Record
+run = Record(Path(sys.argv[1]))
+for epoch in range(1, 1_000_000):
+    run.log({"epoch": epoch, "loss": epoch / 3, "note": "x" * 5000})
+    if epoch % 50 == 0:
+        run.forget_after(epoch - 20)
+"""
+
+
+def test_a_log_survives_kill_9(tmp_path: Path) -> None:
+    paths = os.pathsep.join(str(ROOT / room) for room in ("kernel", "train"))
+    command = [sys.executable, "-c", _WRITER, str(tmp_path)]
+    child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"})
+    table = tmp_path / "log.csv"
+    while child.poll() is None and not (table.exists() and table.stat().st_size > 500_000):
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    found = Record(tmp_path).rows()
+    assert len(found) > 20
+    assert {row["note"] for row in found} == {"x" * 5000}
+    assert all(row["loss"] == str(int(row["epoch"]) / 3) for row in found)
+
+
+# --- pictures and weights
+
+
+def test_an_epoch_is_shown_as_curves_and_as_events(tmp_path: Path) -> None:
+    run = Record(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "epoch_1.png")
+    for epoch in (1, 2):
+        row = {"epoch": epoch, "loss": 0.5 / epoch, "val_dice": ""}
+        run.log(row)
+        run.show(row, LossWeights(), tmp_path / "epoch_1.png" if epoch == 1 else None)
+    with Image.open(tmp_path / "curves.png") as opened:
+        assert opened.format == "PNG"
+    assert len(list((tmp_path / "events").iterdir())) == 2
+    run.forget_after(1)
+    assert len(list((tmp_path / "events").iterdir())) == 1
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".partial"]
+
+
+def test_the_names_of_the_weights(tmp_path: Path) -> None:
+    run = Record(tmp_path)
+    names = {path.name for path in (run.last, run.best, run.averaged, run.weights, run.state)}
+    wanted = {f"{name}.safetensors" for name in ("last", "best", "swa", "weights", "state")}
+    assert names == wanted
 
 
 def test_a_picture_shows_the_mask_at_the_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr("surface_train.picture.draw", lambda *given: drawn.append(given))
-    probability = np.linspace(0, 1, 27, dtype=np.float32).reshape(3, 3, 3)
-    image = np.zeros((3, 3, 3), np.uint8)
-    Record(tmp_path).picture(Predicted(SIDES.validation[0], image, image, probability), 0.25, "epoch_7")
+    levels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    image = np.zeros((2, 2, 3), np.uint8)
+    predicted = Predicted(SIDES.validation[0], image, image, levels, 0.1, 0.1)
+    assert Record(tmp_path).picture(predicted, THRESHOLDS[4], "epoch_7") == tmp_path / "epoch_7.png"
     ((path, _, _, mask, title),) = drawn
     assert (path, title) == (tmp_path / "epoch_7.png", "case 3, epoch_7")
-    np.testing.assert_array_equal(mask, probability > 0.25)
+    np.testing.assert_array_equal(mask, levels > 4)
     assert mask.dtype == np.uint8
 
 
@@ -126,6 +258,39 @@ def test_the_environment_names_versions_and_says_none_where_there_is_none(monkey
     assert found["commit"] == commit()
     assert re.fullmatch(r"3\.\d+\.\d+\S*", found["python"])
     assert json.loads(json.dumps(found)) == found
+
+
+def test_the_environment_tells_the_machine_and_not_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"card {index}")
+    found = environment()
+    assert found["gpus"] == ["card 0", "card 1"]
+    assert found["cuda"] == torch.version.cuda
+    assert found["cores"] >= 1
+    assert found["memory_gib"] > 0.1
+    assert found["torch_threads"] == torch.get_num_threads()
+    values = json.dumps(found)
+    for word in (socket.gethostname(), str(Path.home()), str(Path(__file__).parent)):
+        assert f'"{word}' not in values
+    assert f'"{getpass.getuser()}"' not in values
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (None, None),
+        ("processor : 0\n", None),
+        ("processor : 0\nmodel name\t: A CPU: fast\nmodel name\t: another\n", "A CPU: fast"),
+    ],
+)
+def test_the_processor_is_named_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, name: str | None
+) -> None:
+    told = tmp_path / "cpuinfo"
+    if content is not None:
+        told.write_text(content)
+    monkeypatch.setattr(record, "Path", lambda path: told)
+    assert record._cpu() == name
 
 
 def test_outside_a_checkout_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

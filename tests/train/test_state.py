@@ -11,7 +11,21 @@ from surface_train.average import Average
 from surface_train.state import Progress, StateError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PROGRESS = Progress("settings-a", "split-a", 3, 2, 0.625, 2, {"scale": 1024.0, "growth_tracker": 7})
+PROGRESS = Progress(
+    *("settings-a", "split-a", 5),
+    **{
+        "step": 31,
+        "epoch": 3,
+        "best_score": 0.625,
+        "best_epoch": 2,
+        "stale": 1,
+        "plateau": 1,
+        "drops": 2,
+        "strikes": 3,
+    },
+    scaler={"scale": 1024.0, "growth_tracker": 7},
+)
+TOTALS = torch.tensor([1 / 3, 2.0], dtype=torch.float64)
 
 
 class Learner:
@@ -34,7 +48,7 @@ class Learner:
         self.average.add(self.network.state_dict())
 
     def save(self, path: Path, progress: Progress = PROGRESS) -> None:
-        state.save(path, progress, self.network, self.optimiser, self.average)
+        state.save(path, progress, self.network, self.optimiser, self.average, TOTALS)
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -45,7 +59,8 @@ def test_a_learner_put_back_learns_on_as_if_nothing_had_happened(tmp_path: Path)
     learner = Learner(0, steps=3)
     learner.save(tmp_path / "s", replace(PROGRESS))
     other = Learner(1, steps=1)
-    progress, other.average = state.load(tmp_path / "s", PROGRESS, other.network, other.optimiser)
+    progress, other.average, totals = state.load(tmp_path / "s", PROGRESS, other.network, other.optimiser, None)
+    assert torch.equal(totals, TOTALS)
     assert progress == replace(PROGRESS, averaged=3)  # the average says how many it holds
     assert other.average.count == 3
     for step in (7, 8):
@@ -55,11 +70,23 @@ def test_a_learner_put_back_learns_on_as_if_nothing_had_happened(tmp_path: Path)
     assert same(learner.average.mean, other.average.mean)
 
 
+def test_momentum_is_put_back_too(tmp_path: Path) -> None:
+    learner, other = Learner(0, steps=0), Learner(1, steps=0)
+    for one in (learner, other):
+        one.optimiser = torch.optim.SGD(one.network.parameters(), 0.1, 0.9, nesterov=True)
+    learner.step(0)
+    learner.save(tmp_path / "s")
+    _, other.average, _ = state.load(tmp_path / "s", PROGRESS, other.network, other.optimiser, None)
+    for one in (learner, other):
+        one.step(1)
+    assert same(learner.network.state_dict(), other.network.state_dict())
+
+
 def test_an_optimiser_that_has_not_stepped_and_an_empty_average(tmp_path: Path) -> None:
     learner = Learner(0, steps=0)
-    learner.save(tmp_path / "s", Progress("a", "b"))
-    progress, average = state.load(tmp_path / "s", Progress("a", "b"), learner.network, learner.optimiser)
-    assert (progress, average.count, average.mean) == (Progress("a", "b"), 0, {})
+    learner.save(tmp_path / "s", Progress("a", "b", 1))
+    progress, average, _ = state.load(tmp_path / "s", Progress("a", "b", 1), learner.network, learner.optimiser, 0.9)
+    assert (progress, average.count, average.mean, average.decay) == (Progress("a", "b", 1), 0, {}, 0.9)
 
 
 @pytest.mark.parametrize("entry", ["settings", "split"])
@@ -67,10 +94,9 @@ def test_another_runs_state_is_refused_and_nothing_is_touched(tmp_path: Path, en
     Learner(0, steps=1).save(tmp_path / "s")
     stranger = nn.Linear(2, 2)  # the network may differ too: the settings are looked at first
     before = {name: tensor.clone() for name, tensor in stranger.state_dict().items()}
+    wanted, optimiser = replace(PROGRESS, **{entry: "b"}), torch.optim.AdamW(stranger.parameters())
     with pytest.raises(StateError, match=f"found a run of other {entry} \\({entry}-a"):
-        state.load(
-            tmp_path / "s", replace(PROGRESS, **{entry: "b"}), stranger, torch.optim.AdamW(stranger.parameters())
-        )
+        state.load(tmp_path / "s", wanted, stranger, optimiser, None)
     assert same(before, stranger.state_dict())
 
 
@@ -79,10 +105,10 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     for path, message in (("none", "found no readable training state"), ("torn", "found no readable training state")):
         (tmp_path / "torn").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
         with pytest.raises(StateError, match=message):
-            state.load(tmp_path / path, PROGRESS, learner.network, learner.optimiser)
+            state.load(tmp_path / path, PROGRESS, learner.network, learner.optimiser, None)
     save_file({"network/x": torch.zeros(1)}, tmp_path / "weights", {"format": '"surface-weights/1"'})
-    with pytest.raises(StateError, match='found format "surface-weights/1", wanted surface-training/1'):
-        state.load(tmp_path / "weights", PROGRESS, learner.network, learner.optimiser)
+    with pytest.raises(StateError, match='found format "surface-weights/1", wanted surface-training/2'):
+        state.load(tmp_path / "weights", PROGRESS, learner.network, learner.optimiser, None)
 
 
 def test_a_save_that_fails_leaves_the_last_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,11 @@ _COLUMNS = {
 
 
 def as_table(scores: Mapping[str, CaseScore]) -> str:
-    """Return one line a case and the mean under them; "-" stands for what was not computed."""
+    """Return one line a case and the mean under them."""
     rows = [("id", *_COLUMNS.values())]
     for id_, case in [*scores.items(), ("mean", mean_score(list(scores.values())))]:
         row = case.as_dict()
-        rows.append((id_, *("-" if row[name] is None else f"{row[name]:.4f}" for name in _COLUMNS)))
+        rows.append((id_, *(f"{row[name]:.4f}" for name in _COLUMNS)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -39,14 +39,14 @@ def as_table(scores: Mapping[str, CaseScore]) -> str:
 
 
 def as_json(scores: Mapping[str, CaseScore]) -> str:
-    """Return {"mean": row, "cases": {id: row}}; null stands for what was not computed."""
+    """Return {"mean": row, "cases": {id: row}}."""
     mean = mean_score(list(scores.values())).as_dict()
     cases = {id_: case.as_dict() for id_, case in scores.items()}
     return json.dumps({"mean": mean, "cases": cases}, indent=2, allow_nan=False) + "\n"
 
 
 def as_csv(scores: Mapping[str, CaseScore]) -> str:
-    """Return one line a case, without the mean; a cell is empty where something was not computed."""
+    """Return one line a case, without the mean."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", *_COLUMNS])

@@ -45,18 +45,19 @@ def phantom(arguments: argparse.Namespace) -> int:
 def fit(arguments: argparse.Namespace) -> int:
     """Train, average the weights, check them, and leave one weights file in OUT."""
     from surface_train import settings
-    from surface_train.fit import Request
+    from surface_train.fit import Request, forecast
     from surface_train.fit import fit as train
 
     chosen = settings.read(arguments.settings)
     out = arguments.out or Path("runs") / arguments.settings.stem / f"fold_{arguments.fold}"
-    weights = train(
-        Request(
-            *(arguments.settings, chosen, arguments.data, arguments.fold, out, arguments.init),
-            *(arguments.resume, arguments.device, arguments.budget_s),
-        )
+    request = Request(
+        *(arguments.settings, chosen, arguments.data, arguments.fold, out, arguments.init),
+        *(arguments.resume, arguments.device, arguments.budget_s),
     )
-    log.info("weights: %s", weights)
+    if arguments.estimate:
+        log.info("%s", forecast(request))
+        return DONE
+    log.info("weights: %s", train(request))
     return DONE
 
 
@@ -67,7 +68,7 @@ def audit(arguments: argparse.Namespace) -> int:
     sound = True
     for path in arguments.paths:
         try:
-            found = look(path)
+            found = look(path, arguments.data, arguments.device)
         except (ValueError, OSError) as error:  # the other files are looked at all the same
             log.error("error: %s", " ".join(str(error).split()))
             sound = False
@@ -99,10 +100,15 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=float("inf"),
         metavar="S",
-        help="stop between epochs, to be done within S seconds",
+        help="save, check and stop within S seconds",
     )
+    fitted.add_argument("--estimate", action="store_true", help="only measure a few steps: time and memory")
     audited = commands.add_parser("audit", help="look for a uniform prediction", description=audit.__doc__)
     audited.add_argument("paths", type=Path, nargs="+", metavar="PATH")
+    audited.add_argument(
+        "--data", type=Path, metavar="D", help="weights predict volumes of this folder, or this volume"
+    )
+    audited.add_argument("--device", metavar="D", help="for --data: cpu, cuda or cuda:N")
     return parser
 
 

@@ -1,29 +1,182 @@
-"""Variations of a patch that leave its labels true."""
+"""Variations of a patch that leave its labels true.
+
+Each has a row of random numbers of its own, so that switching one off does not change the others.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from surface_train.settings import Augment
 
 Image = npt.NDArray[np.float32]
 Label = npt.NDArray[np.uint8]
+Shape = tuple[int, int, int]
+Voxel = TypeVar("Voxel", bound=np.generic)
+
+_STREAMS = ("place", "scale", "flips", "turns", "blur", "low_resolution", "grey", "gamma", "noise", "cut_outs")
+_BLUR_VOXELS = (0.5, 1.5)
+_COARSEST = 0.5
+_CUT_OUTS = 3
 
 
-def vary(image: Image, label: Label, augment: Augment, rng: np.random.Generator) -> tuple[Image, Label]:
-    """Turn and flip image and label alike, then vary the image's grey values. Both (z, y, x), both returned compact.
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one patch of a run."""
 
-    image: float32 in standard deviations of its volume. The draws are the same in number for every patch, so that
-    switching one variation off does not change the others.
+    seed: int
+    patch: int
+
+    def of(self, name: str) -> np.random.Generator:
+        """Give the numbers for one purpose, from the beginning at every call."""
+        key = (1, self.patch, _STREAMS.index(name))
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+
+def box_shape(shape_zyx: Shape, augment: Augment, draws: Draws) -> Shape:
+    """Give the shape of the box that makes a patch when it is resampled: 1/(1 + scale) to 1 + scale as large."""
+    most = math.log1p(augment.scale)
+    factor = math.exp(draws.of("scale").uniform(-1, 1) * most)
+    z, y, x = (max(1, round(size * factor)) for size in shape_zyx)
+    return z, y, x
+
+
+def turn(box: Label, shape_zyx: Shape, augment: Augment, draws: Draws) -> Label:
+    """Turn and flip a box that is to become a patch of shape_zyx. Image and label of a patch are turned alike.
+
+    The turns are all that leave that shape as it is: 24 for a cube, 8 for a square prism, 4 half turns for the rest.
     """
-    flips, turns, axes = rng.random(3) < 0.5, int(rng.integers(4)), int(rng.integers(3))
-    contrast, shift, noise = rng.uniform(-1, 1), rng.uniform(-1, 1), rng.random()
+    if augment.turns:
+        turns = _turns(shape_zyx)
+        axes, backwards = turns[draws.of("turns").integers(len(turns))]
+        box = np.flip(box.transpose(axes), backwards)
     if augment.flips:
-        flipped = tuple(axis for axis in range(3) if flips[axis])
-        image, label = np.flip(image, flipped), np.flip(label, flipped)
-    if augment.turns and len(set(image.shape)) == 1:
-        plane = ((0, 1), (0, 2), (1, 2))[axes]
-        image, label = np.rot90(image, turns, plane), np.rot90(label, turns, plane)
-    image = image * np.float32(1 + augment.grey * contrast) + np.float32(augment.grey * shift)
-    if augment.noise:
-        image = image + rng.standard_normal(image.shape, np.float32) * np.float32(augment.noise * noise)
-    return np.ascontiguousarray(image, np.float32), np.ascontiguousarray(label)
+        box = np.flip(box, tuple(axis for axis, draw in enumerate(draws.of("flips").random(3)) if draw < 0.5))
+    return np.ascontiguousarray(box)
+
+
+def _turns(shape_zyx: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """List the rotations of a box as a change of axes and the axes then flipped, which together make no mirror image.
+
+    An exchange of two axes mirrors, and so does each flip: their numbers are both even or both odd.
+    """
+    found = []
+    for axes in itertools.permutations(range(3)):
+        exchanges = sum(a > b for a, b in itertools.combinations(axes, 2))
+        if all(shape_zyx[axis] == size for axis, size in zip(axes, shape_zyx, strict=True)):
+            for flips in range(4):
+                backwards = itertools.combinations(range(3), flips)
+                found += [(axes, which) for which in backwards if (flips + exchanges) % 2 == 0]
+    return found
+
+
+def resample(image: Image, shape_zyx: Shape) -> Image:
+    """Resample to another shape, trilinearly, the outer faces staying where they are. float32 (z, y, x) in and out."""
+    for axis, size in enumerate(shape_zyx):
+        if image.shape[axis] != size:
+            image = _resample_axis(image, axis, size)
+    return image
+
+
+def _resample_axis(image: Image, axis: int, size: int) -> Image:
+    old = image.shape[axis]
+    places = ((np.arange(size) + 0.5) * (old / size) - 0.5).clip(0, old - 1)
+    before = places.astype(np.intp).clip(0, max(0, old - 2))
+    share = (places - before).astype(np.float32).reshape([-1 if other == axis else 1 for other in range(3)])
+    first = np.take(image, before, axis)
+    rise: Image = np.take(image, (before + 1).clip(0, old - 1), axis)
+    rise -= first
+    rise *= share
+    rise += first
+    return rise
+
+
+def nearest(volume: npt.NDArray[Voxel], shape_zyx: Shape) -> npt.NDArray[Voxel]:
+    """Resample to another shape, each voxel from the one that its middle lies in: no new value, so no new label."""
+    for axis, size in enumerate(shape_zyx):
+        old = volume.shape[axis]
+        if old != size:
+            volume = np.take(volume, ((np.arange(size) + 0.5) * (old / size)).astype(np.intp), axis)
+    return volume
+
+
+def vary_grey(image: Image, augment: Augment, draws: Draws) -> Image:
+    """Vary what a scan might have made of the same papyrus. float32 (z, y, x), in standard deviations of its volume.
+
+    The image is left as it is; where nothing is varied, it is what comes back. The optics come first, noise after all
+    that shapes the signal, and the cut-outs last.
+    """
+    image = _blur(image, augment, draws.of("blur"))
+    image = _low_resolution(image, augment, draws.of("low_resolution"))
+    image = _grey(image, augment, draws.of("grey"))
+    image = _gamma(image, augment, draws.of("gamma"))
+    image = _noise(image, augment, draws.of("noise"))
+    return _cut_outs(image, augment, draws.of("cut_outs"))
+
+
+def _blur(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
+    if rng.random() >= augment.blur:
+        return image
+    sigma_voxels = rng.uniform(*_BLUR_VOXELS)
+    blurred: Image = ndimage.gaussian_filter(image, sigma_voxels, mode="nearest", truncate=3.0)
+    return blurred
+
+
+def _low_resolution(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
+    if rng.random() >= augment.low_resolution:
+        return image
+    factor = rng.uniform(_COARSEST, 1)
+    z, y, x = (max(1, round(size * factor)) for size in image.shape)
+    # Not by `nearest`, as others do: at half resolution it takes the upper of two voxels, half a voxel off its label.
+    return resample(resample(image, (z, y, x)), image.shape)
+
+
+def _grey(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
+    contrast, shift = augment.grey * rng.uniform(-1, 1, 2)
+    if not augment.grey:
+        return image
+    varied: Image = image * np.float32(1 + contrast) + np.float32(shift)
+    return varied
+
+
+def _gamma(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
+    """Bend the grey scale by a power of what lies between its ends, keeping mean and standard deviation.
+
+    As nnU-Net's gamma with `retain_stats` (Isensee et al. 2021), with an exponent whose logarithm is even about 0.
+    """
+    exponent = np.float32(math.exp(augment.gamma * rng.uniform(-1, 1)))
+    low, high = image.min(), image.max()
+    if not augment.gamma or not high > low:
+        return image
+    mean, deviation = image.mean(), image.std()
+    bent: Image = np.power((image - low) / (high - low), exponent)
+    bent -= bent.mean()
+    bent *= deviation / bent.std()
+    bent += mean
+    return bent
+
+
+def _noise(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
+    if not augment.noise:
+        return image
+    deviation = np.float32(augment.noise * rng.random())
+    return image + deviation * rng.standard_normal(image.shape, np.float32)
+
+
+def _cut_outs(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
+    """Set one to three boxes, each up to a third as long as the patch on every axis, to the patch's mean."""
+    if rng.random() >= augment.cut_outs:
+        return image
+    image, mean = image.copy(), image.mean()
+    for _ in range(rng.integers(1, _CUT_OUTS, endpoint=True)):
+        sizes = [int(rng.integers(1, max(1, size // 3), endpoint=True)) for size in image.shape]
+        starts = [
+            int(rng.integers(0, size - part, endpoint=True)) for size, part in zip(image.shape, sizes, strict=True)
+        ]
+        image[tuple(slice(start, start + part) for start, part in zip(starts, sizes, strict=True))] = mean
+    return image

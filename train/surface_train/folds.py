@@ -23,8 +23,8 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """Give a sha256 of who is on which side."""
-        sides = "\n".join(",".join(sorted(case.name for case in side)) for side in (self.training, self.validation))
+        """Give a sha256 of who is on which side, and of whose label was repaired, by the repair's folder's name."""
+        sides = "\n".join(",".join(sorted(map(_entry, side))) for side in (self.training, self.validation))
         return hashlib.sha256(sides.encode()).hexdigest()
 
 
@@ -40,7 +40,7 @@ def split(cases: Sequence[Case], fold: str, kind: str, count: int) -> Split:
         return Split(tuple(ordered), ())
     if not fold.isdecimal() or int(fold) >= count:
         raise FoldError(f'fold: found "{fold}", wanted 0 to {count - 1}, or {ALL}')
-    fold_of = _deal_scrolls(ordered, count) if kind == "scroll" else _deal_cases(ordered, count)
+    fold_of = _deal(ordered, kind, count)
     inside = tuple(case for case in ordered if fold_of[case.name] == int(fold))
     outside = tuple(case for case in ordered if fold_of[case.name] != int(fold))
     if not inside or not outside:
@@ -48,6 +48,35 @@ def split(cases: Sequence[Case], fold: str, kind: str, count: int) -> Split:
             f"fold {fold}: found {len(inside)} cases to check on and {len(outside)} to learn from, wanted both"
         )
     return Split(outside, inside, fold)
+
+
+def sizes(cases: Sequence[Case], kind: str, count: int) -> list[dict[str, int]]:
+    """Count the cases of every scroll in every fold, largest first. Raises FoldError as `split` does."""
+    ordered = sorted(cases, key=lambda case: case.name)
+    fold_of = _deal(ordered, kind, count)
+    return [sizes_by_scroll(case for case in ordered if fold_of[case.name] == fold) for fold in range(count)]
+
+
+def described(cases: Sequence[Case], kind: str, count: int) -> str:
+    """Say in one line how large each fold is, of which scrolls, and how much of it all is of one scroll.
+
+    Raises FoldError as `split` does.
+    """
+    folds = sizes(cases, kind, count)
+    parts = []
+    for fold, scrolls in enumerate(folds):
+        listed = ", ".join(f"{scroll} ×{size}" for scroll, size in scrolls.items())
+        parts.append(f"fold {fold}: {sum(scrolls.values())} ({listed})")
+    scroll, size = next(iter(sizes_by_scroll(cases).items()))
+    return f"{'; '.join(parts)}; scroll {scroll} holds {100 * size / len(cases):.0f} % of the cases"
+
+
+def _entry(case: Case) -> str:
+    return f"{case.name} repaired in {case.repaired_in}" if case.repaired_in else case.name
+
+
+def _deal(cases: Sequence[Case], kind: str, count: int) -> dict[str, int]:
+    return _deal_scrolls(cases, count) if kind == "scroll" else _deal_cases(cases, count)
 
 
 def _deal_scrolls(cases: Sequence[Case], count: int) -> dict[str, int]:

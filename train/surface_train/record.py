@@ -1,26 +1,34 @@
 """What a run leaves behind: its settings, where it came from, a table of its epochs, pictures and weights."""
 
 import csv
+import hashlib
+import io
 import json
+import os
 import platform
-import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
+from surface_train import events
 from surface_train.folds import Split
+from surface_train.loss_weights import LossWeights
 from surface_train.validate import Predicted
 
-_LIBRARIES = ("torch", "numpy", "numba", "segmentation-models-pytorch-3d", "safetensors", "tifffile", "pillow")
+_LIBRARIES = (
+    *("torch", "numpy", "numba", "segmentation-models-pytorch-3d", "dynamic-network-architectures"),
+    *("safetensors", "tifffile", "pillow"),
+)
+_PARTIAL = ".partial"
 
 
 class RecordError(ValueError):
-    """A run's folder that must not be written to."""
+    """A run's folder or log that must not be written to."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,11 @@ class Record:
         return self.folder / "best.safetensors"
 
     @property
+    def last(self) -> Path:
+        """The weights of the last epoch."""
+        return self.folder / "last.safetensors"
+
+    @property
     def averaged(self) -> Path:
         """The averaged weights."""
         return self.folder / "swa.safetensors"
@@ -53,77 +66,131 @@ class Record:
     def _table(self) -> Path:
         return self.folder / "log.csv"
 
-    def begin(self, settings_file: Path, split: Split, resume: bool) -> bool:
+    @property
+    def _events(self) -> Path:
+        return self.folder / "events"
+
+    def begin(self, settings_file: Path, split: Split, resume: bool, init: Path | None = None) -> bool:
         """Make the folder, or check that it can be continued; say whether there is a state to go on from.
 
-        A run that was killed before its first state was saved begins anew. Raises RecordError.
+        init: the weights that the run starts from. A run that was killed before its first state was saved begins anew.
+        Raises RecordError.
         """
         own = self.folder / "settings.toml"
         if resume and not own.is_file():
             raise RecordError(f"{self.folder}: found no {own.name}, wanted a run to resume")
         if resume and self.state.is_file():
             return True
-        if not resume and self.folder.exists() and any(self.folder.iterdir()):
+        if not resume and self.folder.exists() and any(path.suffix != _PARTIAL for path in self.folder.iterdir()):
             raise RecordError(
                 f"{self.folder}: found a folder with files, wanted a new one, or --resume to go on with it"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(settings_file, own)
+        self._write(own.name, settings_file.read_bytes())
         sides = {"training": split.training, "validation": split.validation}
         listed = {side: [case.name for case in cases] for side, cases in sides.items()}
         self._json("split.json", listed | {"sha256": split.digest})
-        self._json("environment.json", environment())
+        self._json("environment.json", environment() | {"init": origin(init)})
         self._table.unlink(missing_ok=True)
+        events.forget_after(self._events, 0)
         return False
 
+    def rows(self) -> list[dict[str, str]]:
+        """Give the lines of log.csv, a dictionary each; a last line that a killed run left unfinished is none."""
+        return list(csv.DictReader(io.StringIO(self._whole_lines(), newline="")))
+
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add a line to log.csv, which begins with the columns' names; every row has the same ones."""
-        first = not self._table.exists()
-        with self._table.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if first:
-                writer.writeheader()
-            writer.writerow(row)
+        """Add a line to log.csv, which begins with the columns' names.
+
+        Raises RecordError when the row has other columns than the lines before it.
+        """
+        names = self._columns()
+        if not names:
+            self._write(self._table.name, _csv(list(row), [row]))
+        elif names != list(row):
+            raise RecordError(f"{self._table}: found columns {', '.join(names)}, wanted {', '.join(row)}")
+        else:
+            with self._table.open("ab") as file:
+                file.write(_csv(names, [row], header=False))
+
+    def show(self, row: Mapping[str, Any], loss: LossWeights, picture: Path | None = None) -> None:
+        """Draw curves.png from log.csv, and write the row, with a PNG where there is one, for TensorBoard."""
+        from surface_train import curves
+
+        curves.draw(self.rows(), self.folder / "curves.png", loss)
+        events.write(self._events, row, picture)
 
     def forget_after(self, epoch: int) -> None:
-        """Drop the lines of log.csv that a killed run wrote after its last saved state."""
-        if not self._table.exists():
-            return
-        with self._table.open(newline="") as file:
-            reader = csv.DictReader(file)
-            names, rows = list(reader.fieldnames or []), [row for row in reader if int(row["epoch"]) <= epoch]
-        partial = self._table.with_name(self._table.name + ".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self._table)
+        """Drop the lines of log.csv, and the events, that a killed run wrote after its last saved state."""
+        events.forget_after(self._events, epoch)
+        if names := self._columns():
+            kept = [row for row in self.rows() if int(row["epoch"]) <= epoch]
+            self._write(self._table.name, _csv(names, kept))
+        else:
+            self._table.unlink(missing_ok=True)
 
-    def picture(self, predicted: Predicted, threshold: float, name: str) -> None:
-        """Draw CT, truth and prediction of a case in three planes."""
+    def picture(self, predicted: Predicted, threshold: float, name: str) -> Path:
+        """Draw CT, truth and prediction of a case in three planes; give the PNG."""
         from surface_train.picture import draw
 
-        mask = (predicted.probability > threshold).astype(np.uint8)
-        draw(self.folder / f"{name}.png", predicted.image, predicted.label, mask, f"case {predicted.case.name}, {name}")
+        path, mask = self.folder / f"{name}.png", predicted.mask(threshold)
+        draw(path, predicted.image, predicted.label, mask, f"case {predicted.case.name}, {name}")
+        return path
 
-    def ship(self, chosen: Path) -> None:
-        """Make a copy of the chosen weights the ones to ship."""
-        partial = self.weights.with_name(self.weights.name + ".partial")
-        shutil.copyfile(chosen, partial)
-        partial.replace(self.weights)
+    def _whole_lines(self) -> str:
+        """Give log.csv up to its last line's end: what follows was being written when the run was killed."""
+        if not self._table.exists():
+            return ""
+        content = self._table.read_bytes()
+        return content[: content.rfind(b"\n") + 1].decode()
+
+    def _columns(self) -> list[str]:
+        return next(csv.reader(io.StringIO(self._whole_lines(), newline="")), [])
 
     def _json(self, name: str, entries: Mapping[str, Any]) -> None:
-        (self.folder / name).write_text(json.dumps(entries, indent=2) + "\n")
+        self._write(name, (json.dumps(entries, indent=2) + "\n").encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Write a file so that it appears complete under its name or not at all."""
+        partial = self.folder / (name + _PARTIAL)
+        partial.write_bytes(content)
+        partial.replace(self.folder / name)
+
+
+def _csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]], header: bool = True) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def environment() -> dict[str, Any]:
-    """Describe what the run depends on beside its settings."""
+    """Describe what the run depends on beside its settings: sources, libraries, and the kind of machine.
+
+    Names of hosts, users and folders are left out: the file is meant to be passed on.
+    """
     return {
         "commit": commit(),
         "python": platform.python_version(),
-        "machine": platform.machine(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
+        "cuda": torch.version.cuda,
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "machine": platform.machine(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "torch_threads": torch.get_num_threads(),
     }
+
+
+def origin(weights: Path | None) -> dict[str, str] | None:
+    """Say which weights a run starts from, by name and sha256; None when it starts from none."""
+    if weights is None:
+        return None
+    with weights.open("rb") as file:
+        return {"name": weights.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def commit() -> str | None:
@@ -141,3 +208,12 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _cpu() -> str | None:
+    """Give the processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

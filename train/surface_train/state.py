@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from surface_train.average import Average
 
-FORMAT = "surface-training/1"
+FORMAT = "surface-training/2"
 
 
 class StateError(ValueError):
@@ -22,26 +22,43 @@ class StateError(ValueError):
 
 @dataclass
 class Progress:
-    """How far a run has come. settings, split: digests, so that no other run is continued by mistake."""
+    """How far a run has come. settings, split: digests, so that no other run is continued by mistake.
+
+    step: of the whole run; the epoch that it lies in may be half done, and then `totals` in the state holds that
+    epoch's sums. averaging_from: the epoch in which averaging begins, or began. stale, plateau: validations in a row
+    that were not better, for the patience and since the last drop of the learning rate. strikes: the sentinel's.
+    """
 
     settings: str
     split: str
+    averaging_from: int
+    step: int = 0
     epoch: int = 0
     averaged: int = 0
-    best_surface_dice: float = -1.0
+    best_score: float = -1.0
     best_epoch: int = 0
+    stale: int = 0
+    plateau: int = 0
+    drops: int = 0
+    strikes: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def save(
-    path: Path, progress: Progress, network: nn.Module, optimiser: torch.optim.Optimizer, average: Average
+    path: Path,
+    progress: Progress,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average,
+    totals: Tensor,
 ) -> None:
-    """Write the state so that it appears complete under `path` or not at all."""
+    """Write the state so that it appears complete under `path` or not at all. totals: of the epoch so far, float64."""
     progress.averaged = average.count
     tensors: dict[str, Tensor] = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"average/{name}": tensor for name, tensor in average.mean.items()}
     for index, entries in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in entries.items()}
+    tensors["totals"] = totals
     metadata = {"format": FORMAT, "progress": json.dumps(asdict(progress))}
     partial = path.with_name(path.name + ".partial")
     try:
@@ -52,11 +69,12 @@ def save(
 
 
 def load(
-    path: Path, wanted: Progress, network: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[Progress, Average]:
-    """Put network and optimiser back into a saved state.
+    path: Path, wanted: Progress, network: nn.Module, optimiser: torch.optim.Optimizer, decay: float | None
+) -> tuple[Progress, Average, Tensor]:
+    """Put network and optimiser back into a saved state; give the rest of it.
 
-    Raises StateError when there is none, or when it belongs to other settings or another split than `wanted`.
+    decay: of the average, see there. Raises StateError when there is no state, or when it belongs to other settings
+    or another split than `wanted`.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
@@ -77,7 +95,9 @@ def load(
         index, _, key = name.partition("/")
         entries.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
-    return progress, Average(_under("average/", tensors), progress.averaged)
+    place = next(network.parameters()).device
+    mean = {name: tensor.to(place) for name, tensor in _under("average/", tensors).items()}
+    return progress, Average(decay, mean, progress.averaged), tensors["totals"]
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,11 @@
-"""Whole volumes through the kernel's own prediction, scored as the competition scores them."""
+"""Whole volumes through the kernel's own prediction, scored as the competition scores them.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Of a volume's probabilities only what the thresholds can tell apart is kept, a byte a voxel, and several volumes are
+shared out over the processes of a run.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,90 +14,154 @@ from tqdm import tqdm
 
 from surface_kernel import surface
 from surface_kernel.device import Device
-from surface_kernel.predict import Member, slabs
+from surface_kernel.predict import Logits, Member, slabs
 from surface_kernel.tiles import Grid
-from surface_score import score_case
+from surface_score import CaseScore, score_case
 from surface_train.cases import UNLABELLED, Case
+from surface_train.distributed import Group
 from surface_train.settings import Settings
 
 THRESHOLDS = tuple(round(0.2 + 0.05 * step, 2) for step in range(11))  # 0.2 … 0.7
-_BINS = 1000  # of probability: every threshold is a bin's edge
+_LOGITS = np.array([surface.logit(threshold) for threshold in THRESHOLDS], np.float32)
 
 
 @dataclass(frozen=True)
 class Checked:
     """One validation at `threshold`. Means are over cases.
 
-    foreground, truth: shares of the labelled voxels, predicted and true. variance: of the probabilities there.
+    score: the competition's. foreground, truth: shares of the labelled voxels, predicted and true. variance, entropy
+    (nats): of the probabilities there.
     """
 
     threshold: float
-    dice: float
+    score: float
+    topo_score: float
     surface_dice: float
     voi_score: float
+    dice: float
     foreground: float
     truth: float
     variance: float
+    entropy: float
+
+    def rounded(self) -> dict[str, float]:
+        """Give the numbers as a weights file quotes them."""
+        return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A case with its probabilities, float32 (z, y, x)."""
+    """A case and its probabilities, as far as thresholds see them.
+
+    levels: uint8 (z, y, x), how many of THRESHOLDS lie below a voxel's probability. variance, entropy: of the labelled
+    voxels' probabilities, 0 where there are none.
+    """
 
     case: Case
     image: npt.NDArray[np.uint8]
     label: npt.NDArray[np.uint8]
-    probability: npt.NDArray[np.float32]
+    levels: npt.NDArray[np.uint8]
+    variance: float
+    entropy: float
+
+    def mask(self, threshold: float) -> npt.NDArray[np.uint8]:
+        """Give the mask that the kernel would make at one of THRESHOLDS: uint8 {0, 1} (z, y, x)."""
+        return (self.levels > THRESHOLDS.index(threshold)).view(np.uint8)
+
+    def dice_by_threshold(self) -> npt.NDArray[np.float64]:
+        """Give the Dice over the labelled voxels at each of THRESHOLDS; 1 where both are empty."""
+        counts = np.stack([np.bincount(self.levels[self.label == kind], minlength=12)[:12] for kind in (0, 1)])
+        # What lies above threshold i has a level above i.
+        background, found = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+        total = background + found + counts[1].sum()
+        return np.where(total == 0, 1.0, 2 * found / np.maximum(total, 1))
 
 
-def predict(network: nn.Module, cases: Sequence[Case], settings: Settings, device: Device) -> list[Predicted]:
-    """Predict whole cases with a network in evaluation mode, as the kernel would on Kaggle."""
+def predict(
+    network: nn.Module, cases: Sequence[Case], settings: Settings, device: Device, group: Group
+) -> Iterator[Predicted]:
+    """Predict this process's share of the cases with a network, as the kernel would on Kaggle, one at a time."""
+    own = cases[group.rank :: group.size]
     was_training = network.training
     member = Member(network.eval(), settings.intensity)
-    made = []
-    for case in tqdm(cases, desc="validation", unit="volume", leave=False, disable=None):
-        image, label = case.load()
-        grid = Grid(image.shape, settings.patches.shape_zyx, settings.overlap)
-        logits = np.concatenate([slab for _, slab in slabs([member], image, grid, device)])
-        made.append(Predicted(case, image, label, surface.probability(logits)))
-    network.train(was_training)
-    return made
+    try:
+        for case in tqdm(own, desc="validation", unit="volume", leave=False, disable=None if group.primary else True):
+            yield _predict_case(member, case, settings, device)
+    finally:
+        network.train(was_training)
 
 
-def best_threshold(predicted: Sequence[Predicted]) -> float:
-    """Give the threshold of THRESHOLDS with the best mean Dice over the cases; the lowest of equals."""
-    histograms = _histograms(predicted)
-    return max(THRESHOLDS, key=lambda threshold: float(np.mean([_dice(case, threshold) for case in histograms])))
+def _predict_case(member: Member, case: Case, settings: Settings, device: Device) -> Predicted:
+    image, label = case.load()
+    grid = Grid(image.shape, settings.patches.shape_zyx, settings.overlap)
+    levels, seen = np.empty(image.shape, np.uint8), _Seen()
+    for start_z, slab in slabs([member], image, grid, device):
+        layers = slice(start_z, start_z + len(slab))
+        levels[layers] = np.searchsorted(_LOGITS, slab)
+        seen.add(slab[label[layers] != UNLABELLED])
+    return Predicted(case, image, label, levels, seen.variance, seen.entropy)
 
 
-def check(predicted: Sequence[Predicted], threshold: float) -> Checked:
-    """Score predictions at a threshold."""
-    rows = [score_case(row.probability > threshold, row.label) for row in predicted]
-    variances = [_variance(row.probability[row.label != UNLABELLED]) for row in predicted]
+@dataclass
+class _Seen:
+    """Sums over the probabilities seen so far."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    nats: float = 0.0
+
+    def add(self, logits: Logits) -> None:
+        probability = surface.probability(logits)
+        self.count += logits.size
+        self.total += float(probability.sum(dtype=np.float64))
+        self.squares += float(np.square(probability).sum(dtype=np.float64))
+        # Entropy from the logit, steady at both ends: softplus(logit) − p · logit.
+        self.nats += float((np.logaddexp(logits, np.float32(0)) - probability * logits).sum(dtype=np.float64))
+
+    @property
+    def variance(self) -> float:
+        mean = self.total / max(self.count, 1)
+        return max(0.0, self.squares / max(self.count, 1) - mean**2)
+
+    @property
+    def entropy(self) -> float:
+        return self.nats / max(self.count, 1)
+
+
+def best_threshold(predicted: Sequence[Predicted], group: Group) -> float:
+    """Give the threshold of THRESHOLDS with the best mean Dice over everybody's cases; the lowest of equals."""
+    rows = group.gather([row.dice_by_threshold() for row in predicted])
+    return THRESHOLDS[int(np.mean(rows, axis=0).argmax())]
+
+
+def check(predicted: Sequence[Predicted], threshold: float, group: Group) -> Checked:
+    """Score everybody's predictions at a threshold."""
+    return mean_checked(group.gather([check_case(row, threshold) for row in predicted]))
+
+
+def check_case(row: Predicted, threshold: float) -> Checked:
+    """Score one prediction at a threshold."""
+    scored = score_case(row.mask(threshold), row.label)
+    return _checked(threshold, scored, row.variance, row.entropy)
+
+
+def mean_checked(rows: Sequence[Checked]) -> Checked:
+    """Give the mean of several cases' numbers, all of one threshold."""
+    names = asdict(rows[0])
+    return Checked(**{name: float(np.mean([getattr(row, name) for row in rows])) for name in names})
+
+
+def _checked(threshold: float, scored: CaseScore, variance: float, entropy: float) -> Checked:
+    assert scored.score is not None
+    assert scored.topo_score is not None
     return Checked(
-        threshold=threshold,
-        dice=float(np.mean([row.dice for row in rows])),
-        surface_dice=float(np.mean([row.surface_dice for row in rows])),
-        voi_score=float(np.mean([row.voi_score for row in rows])),
-        foreground=float(np.mean([row.predicted_share for row in rows])),
-        truth=float(np.mean([row.truth_share for row in rows])),
-        variance=float(np.mean(variances)),
+        threshold,
+        *(scored.score, scored.topo_score, scored.surface_dice, scored.voi_score, scored.dice),
+        *(scored.predicted_share, scored.truth_share, variance, entropy),
     )
 
 
-def _variance(values: npt.NDArray[np.float32]) -> float:
-    return float(values.var(dtype=np.float64)) if values.size else 0.0
-
-
-def _histograms(predicted: Sequence[Predicted]) -> list[npt.NDArray[np.int64]]:
-    """Count the probabilities of each case's background and surface voxels: (2, bins) a case."""
-    edges = np.linspace(0, 1, _BINS + 1)
-    return [
-        np.stack([np.histogram(row.probability[row.label == kind], edges)[0] for kind in (0, 1)]) for row in predicted
-    ]
-
-
-def _dice(counts: npt.NDArray[np.int64], threshold: float) -> float:
-    background, found = counts[:, round(threshold * _BINS) :].sum(axis=1)
-    total = background + found + counts[1].sum()
-    return float(2 * found / total) if total else 1.0
+def sweep(predicted: Sequence[Predicted], group: Group) -> list[Checked]:
+    """Score everybody's predictions at all of THRESHOLDS."""
+    return [check(predicted, threshold, group) for threshold in THRESHOLDS]

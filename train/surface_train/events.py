@@ -1,0 +1,72 @@
+"""A run's epochs as TensorBoard reads them: one file of events an epoch, whole or not there.
+
+The library names its files after the machine and appends to them for hours. Here each epoch's file is written aside,
+then put in place under a name of its own, so that a killed run leaves no half event, and a resumed one no double.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+_PREFIX = "events.out.tfevents."  # TensorBoard takes any file with "tfevents" in its name, in the names' order
+_WHOLE_RUN = ("learning_rate", "seconds")
+
+
+def write(folder: Path, row: Mapping[str, Any], picture: Path | None = None) -> None:
+    """Write a row of the log, and a PNG where there is one, as the events of epoch `row["epoch"]`.
+
+    Entries that are no numbers, such as those of an epoch without validation, are left out. What was written of this
+    epoch before is replaced.
+    """
+    epoch = int(row["epoch"])
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as aside, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the library's own making, and no reason to stop a training
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(aside) as writer:
+            for name, value in scalars(row).items():
+                writer.add_scalar(name, value, epoch)
+            if picture is not None:
+                writer.add_image("val/picture", _pixels(picture), epoch, dataformats="HWC")
+        (made,) = Path(aside).iterdir()
+        partial = folder / f"{epoch:06}.partial"
+        partial.write_bytes(made.read_bytes())
+    partial.replace(folder / f"{_PREFIX}{epoch:06}")
+
+
+def forget_after(folder: Path, epoch: int) -> None:
+    """Drop the events of later epochs than `epoch`. Without a folder there is nothing to do."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        if int(path.name.removeprefix(_PREFIX)) > epoch:
+            path.unlink()
+
+
+def scalars(row: Mapping[str, Any]) -> dict[str, float]:
+    """Give a row's numbers under TensorBoard's names: train/…, val/…, and those of the whole run without a group."""
+    return {
+        _tag(name): value for name, entry in row.items() if name != "epoch" and (value := _number(entry)) is not None
+    }
+
+
+def _tag(name: str) -> str:
+    if name in _WHOLE_RUN:
+        return name
+    return "val/" + name.removeprefix("val_") if name.startswith("val_") else "train/" + name
+
+
+def _number(entry: Any) -> float | None:
+    try:
+        return float(entry)
+    except (TypeError, ValueError):
+        return None
+
+
+def _pixels(picture: Path) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(picture) as opened:
+        return np.asarray(opened.convert("RGB"))
