@@ -69,7 +69,7 @@ def audit(arguments: argparse.Namespace) -> int:
     for path in arguments.paths:
         try:
             found = look(path, arguments.data, arguments.device)
-        except (ValueError, OSError) as error:  # the other files are looked at all the same
+        except (ValueError, RuntimeError, OSError) as error:  # the other files are looked at all the same
             log.error("error: %s", " ".join(str(error).split()))
             sound = False
         else:

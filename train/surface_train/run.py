@@ -54,7 +54,7 @@ class Run:
         self.average = Average(self.decay)
         self.progress = Progress(settings.digest, sides.digest, settings.average.start_epoch)
         self.totals = torch.zeros(0, dtype=torch.float64)
-        self.save_s = self.step_s = self.validation_s = 0.0
+        self.save_s = self.step_s = self.validation_s = self.score_s = 0.0
 
     def _initial(self, init: Path | None) -> nn.Module:
         if init is None:
@@ -193,8 +193,11 @@ class Run:
     @property
     def finish_s(self) -> float:
         """Give how long checking and shipping take, from the validations so far; 0 before the first."""
-        # The average and the best single weights are predicted, and scored at every threshold.
-        return 2 * self.validation_s + self.settings.average.batchnorm_steps * self.step_s if self.validation_s else 0.0
+        if not self.validation_s:
+            return 0.0
+        # The average and the best single weights are predicted and scored, one of them at every threshold.
+        scores_s = len(validate.THRESHOLDS) * self.score_s
+        return 2 * self.validation_s + scores_s + self.settings.average.batchnorm_steps * self.step_s
 
     def _validate_epoch(self, row: dict[str, object]) -> Checked:
         number = self.progress.epoch
@@ -211,7 +214,9 @@ class Run:
         """Predict and score the cases to check; give the numbers, and this process's predictions."""
         started_s = time.monotonic()
         predicted = list(validate.predict(network, self.checked, self.settings, self.device, self.group))
+        predicted_s = time.monotonic()
         result = validate.check(predicted, validate.best_threshold(predicted, self.group), self.group)
+        self.score_s = max(self.score_s, time.monotonic() - predicted_s)
         log.info(
             "%s Val - score: %.4f, surface Dice: %.4f, topology: %.4f, VOI score: %.4f, Dice: %.4f, threshold %.2f, "
             "foreground %.2f %% of %.2f %%, variance of p %.4f",
