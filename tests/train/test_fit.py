@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -173,6 +174,7 @@ def test_the_weights_explain_themselves(whole: Run, world: Any) -> None:
         "fold": "0",
         "label_2": "ignored",
         "loss": "rebalanced",
+        "init_sha256": "",
         "epoch": 4,
         "epochs": 4,
         "n_averaged": 2,
@@ -564,6 +566,7 @@ def test_a_run_can_start_from_weights(whole: Run, world: Any, tmp_path: Path) ->
     learned = [name for name in wanted if "running_" not in name and "num_batches" not in name]
     for name in learned:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-6, atol=1e-9)
+    assert told(tmp_path / "run" / "weights.safetensors")["init_sha256"] == sha256(start.read_bytes()).hexdigest()
     moved = brief(world.request(tmp_path / "moved", fold="all", init=start))
     assert any(not torch.equal(tensors(fit(moved))[name], wanted[name]) for name in learned)
 

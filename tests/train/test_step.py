@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -129,6 +130,17 @@ def test_a_compiled_network_keeps_the_names_of_its_weights(monkeypatch: pytest.M
     one = stepper(compile=True)
     assert compiled == [one.network]
     assert set(one.network.state_dict()) == set(Plain().state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+def test_a_compiled_network_steps_as_it_would_plainly() -> None:
+    one, other = stepper(kind="sgd", compile=True), stepper(kind="sgd")
+    for seed in range(2):
+        found, wanted = one.step([made(seed)], 1e-2), other.step([made(seed)], 1e-2)
+        assert found["loss"].item() == pytest.approx(wanted["loss"].item(), rel=1e-5)
+    torch.testing.assert_close(weights(one), weights(other), rtol=1e-4, atol=1e-6)
 
 
 # --- precision

@@ -23,7 +23,7 @@ from surface_train.cases import Case
 from surface_train.distributed import Group
 from surface_train.folds import Split
 from surface_train.patches import Sampler
-from surface_train.record import Record, commit
+from surface_train.record import Record, commit, origin
 from surface_train.schedule import learning_rate
 from surface_train.sentinel import Watch
 from surface_train.settings import Augment, Settings
@@ -52,7 +52,9 @@ class Run:
         self.checked = _spread(sides.validation, settings.validation.cases)
         self.decay = settings.average.decay if settings.average.kind == "ema" else None
         self.average = Average(self.decay)
+        parent = origin(init)
         self.progress = Progress(settings.digest, sides.digest, settings.average.start_epoch)
+        self.progress.init = parent["sha256"] if parent else ""
         self.totals = torch.zeros(0, dtype=torch.float64)
         self.save_s = self.step_s = self.validation_s = self.score_s = 0.0
 
@@ -263,6 +265,7 @@ class Run:
             "fold": self.sides.fold,
             "label_2": settings.label_2,
             "loss": settings.loss.preset,
+            "init_sha256": self.progress.init,
             "epoch": self.progress.epoch,
             "epochs": settings.epochs,
             "n_averaged": 0,

@@ -27,6 +27,7 @@ class Progress:
     step: of the whole run; the epoch that it lies in may be half done, and then `totals` in the state holds that
     epoch's sums. averaging_from: the epoch in which averaging begins, or began. stale, plateau: validations in a row
     that were not better, for the patience and since the last drop of the learning rate. strikes: the sentinel's.
+    init: sha256 of the weights file that the run began with, empty where it began with none.
     """
 
     settings: str
@@ -41,6 +42,7 @@ class Progress:
     plateau: int = 0
     drops: int = 0
     strikes: int = 0
+    init: str = ""
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
