@@ -31,3 +31,9 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture
 def golden_areas():
     return GOLDEN["areas"]
+
+
+@pytest.fixture
+def golden_pairs():
+    """What the official module counts in each of noise.mask_pair: matched, predicted and true for three dimensions."""
+    return GOLDEN["mask_pairs"]

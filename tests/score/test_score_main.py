@@ -15,6 +15,11 @@ from surface_score import score_case
 from surface_score.__main__ import main
 
 ROW = ["score", "topo_score", "surface_dice", "voi_score", "voi_split", "voi_merge", "dice", "betti"]
+COUNTS = [
+    f"{name}_{count}"
+    for name in ("components", "tunnels", "cavities")
+    for count in ("matched", "predicted", "true", "f1")
+]
 
 
 def write(path, volume):
@@ -58,7 +63,10 @@ def test_a_folder(world, capsys):
     assert list(found["cases"]) == ["10", "9"]
     for row in (found["mean"], *found["cases"].values()):
         assert list(row)[: len(ROW)] == ROW
-        assert row["score"] is row["topo_score"] is row["betti"] is None
+        assert row["score"] == pytest.approx(0.3 * row["topo_score"] + 0.35 * (row["surface_dice"] + row["voi_score"]))
+    assert found["mean"]["betti"] is None
+    assert found["cases"]["10"]["betti"] == {"0": [0, 0, 0], "1": [0, 0, 0], "2": [0, 0, 0]}
+    assert found["cases"]["10"]["score"] == 1.0
     for id_, arrays in volumes.items():
         assert found["cases"][id_] == score_case(*arrays).as_dict()
     assert found["cases"]["10"]["surface_dice"] == found["cases"]["10"]["dice"] == 1.0
@@ -66,13 +74,19 @@ def test_a_folder(world, capsys):
 
     rows = list(csv.DictReader((folder / "s.csv").read_text().splitlines()))
     assert [row["id"] for row in rows] == ["10", "9"]
-    assert rows[0]["score"] == ""
+    assert list(rows[0])[-12:] == COUNTS
+    assert [rows[0][name] for name in COUNTS] == ["0", "0", "0", ""] * 3
     assert float(rows[1]["voi_split"]) == found["cases"]["9"]["voi_split"]
 
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert [line.split()[0].strip("-") for line in lines] == ["id", "", "10", "9", "", "mean"]
-    assert lines[2].split()[1:4] == ["-", "-", "1.0000"]
+    assert [line.split()[0].strip("-") if line else "" for line in lines] == [
+        *("id", "", "9", "10", "", "mean"),  # the worst case first
+        *("", "id", "", "9", "10"),
+    ]
+    assert lines[3].split()[1:4] == ["1.0000"] * 3
+    assert lines[2].split()[-3:-1] == ["surface", "dice"]  # what case 9 lost most by
+    assert lines[10].split()[1:] == ["0/0/0", "-"] * 3
     assert "warning" not in err
     assert sorted(path.name for path in folder.iterdir()) == ["pred", "s.csv", "s.json", "truth"]
 
@@ -87,7 +101,7 @@ def test_a_file_and_a_zip_score_as_the_folder_does(world, capsys):
     assert run(folder, pred="submission.zip") == 0
     assert capsys.readouterr().out == whole
     assert run(folder, pred="pred/9.tif", truth="truth/9.tif") == 0
-    assert capsys.readouterr().out.splitlines()[2] == whole.splitlines()[3]
+    assert capsys.readouterr().out.splitlines()[2].split()[1:] == whole.splitlines()[2].split()[1:]
 
 
 def test_workers_change_nothing_and_the_module_runs(world):
@@ -139,11 +153,50 @@ def test_an_unreadable_file_is_refused(world, capsys):
     assert "pred/10.tif: found no readable TIFF" in refusal(capsys)
 
 
-def test_a_strange_label_is_refused(world, capsys):
+def test_a_strange_label_counts_and_is_said(world, capsys):
+    folder, volumes = world
+    prediction, label = volumes["9"]
+    write(folder / "truth" / "9.tif", np.where(label == 1, 255, label).astype(np.uint8))
+    assert run(folder, "--json", folder / "s.json") == 0
+    assert json.loads((folder / "s.json").read_text())["cases"]["9"] == score_case(prediction, label).as_dict()
+    assert f"{folder}/truth/9.tif: holds other values than 0, 1 and 2 (255)" in capsys.readouterr().err
+
+
+def test_an_inverted_mask_is_said(world, capsys):
+    folder, volumes = world
+    prediction, _ = volumes["10"]
+    write(folder / "pred" / "10.tif", 1 - prediction)
+    assert run(folder) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert "pred/10.tif against" in line
+    assert line.endswith("91.67% of the labelled voxels predicted where 8.33% are true: is the mask inverted?")
+
+
+def test_explains(world, capsys):
     folder, _ = world
-    write(folder / "truth" / "10.tif", np.full((12, 14, 16), 255, np.uint8))
-    assert run(folder) == 1
-    assert "found the label 255, wanted 0 background, 1 surface and 2 ignored" in refusal(capsys)
+    assert run(folder, "--explain", folder / "why") == 0
+    made = ["10.json", "10.png", "10.txt", "9.json", "9.png", "9.txt", "worst_first.txt"]
+    assert sorted(path.name for path in (folder / "why").iterdir()) == made
+    assert [line.split()[0] for line in (folder / "why" / "worst_first.txt").read_text().splitlines()] == ["9", "10"]
+    for id_ in ("9", "10"):
+        page = (folder / "why" / f"{id_}.txt").read_text()
+        found = json.loads((folder / "why" / f"{id_}.json").read_text())
+        assert page.startswith(f"case {id_}: score {found['score']['score']:.4f}, ")
+        with Image.open(folder / "why" / f"{id_}.png") as picture:
+            assert min(picture.size) > 700
+    assert sorted(path.name for path in folder.iterdir()) == ["pred", "truth", "why"]
+    capsys.readouterr()
+    assert run(folder, "--explain", folder / "why") == 1
+    assert "why: found something there already, wanted a new or empty folder" in refusal(capsys)
+
+
+def test_a_fault_leaves_no_explanations(world, capsys):
+    folder, _ = world
+    path = folder / "pred" / "9.tif"  # the second of the two
+    path.write_bytes(path.read_bytes()[:999])
+    assert run(folder, "--explain", folder / "why", "--json", folder / "s.json") == 1
+    assert "9.tif: found no readable TIFF" in refusal(capsys)
+    assert sorted(path.name for path in folder.iterdir()) == ["pred", "truth"]
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(world, capsys):
@@ -155,7 +208,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(world, capsys):
 
 
 def test_a_dead_worker_is_named(world, capsys, monkeypatch):
-    def die(_pairs, _workers):
+    def die(_pairs, _workers, _explain_in):
         raise BrokenProcessPool
 
     monkeypatch.setattr("surface_score.__main__.score_pairs", die)

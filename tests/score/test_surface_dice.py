@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from surface_score.surface_dice import area_of_code, surface_dice
+from surface_score.surface_dice import area_of_code, far_elements, surface_dice
 
 
 @st.composite
@@ -104,3 +104,23 @@ def test_threads_change_nothing():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"found masks of shapes \(2, 2, 2\) and \(2, 2, 3\), wanted one shape"):
         surface_dice(np.ones((2, 2, 2), bool), np.ones((2, 2, 3), bool))
+
+
+@settings(max_examples=60, deadline=None)
+@given(two_masks())
+def test_far_elements_are_what_the_score_lacks(masks):
+    predicted_far, true_far = far_elements(*masks)
+    areas = predicted_far.area + true_far.area
+    lost = predicted_far.areas.sum() + true_far.areas.sum()
+    assert surface_dice(*masks) == pytest.approx(1 - lost / areas if areas else 1.0, abs=1e-12)
+    for mask, far in zip(masks, (predicted_far, true_far), strict=True):
+        assert mask[tuple(far.voxels.T)].all()
+        assert (np.abs(2 * far.corners - 2 * far.voxels - 1) == 1).all()  # an element is at one of its voxel's corners
+
+
+def test_far_elements_of_two_voxels():
+    near, far = far_elements(voxel(4, 4, 4), voxel(4, 4, 7))
+    assert near.voxels.tolist() == [[4, 4, 4]] * 4  # the corners on the side away from the other
+    assert sorted(set(near.corners[:, 2])) == [4]
+    assert sorted(set(far.corners[:, 2])) == [8]
+    assert near.area == far.area == pytest.approx(3**0.5)

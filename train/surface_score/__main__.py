@@ -1,10 +1,12 @@
-"""Score predictions against labels: read, compare, print a table, and leave JSON or CSV where asked."""
+"""Score predictions against labels: read, compare, print tables, and leave JSON, CSV and reasons where asked."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,7 +14,8 @@ from tqdm import tqdm
 from surface_score.cases import FilePair, score_pairs
 from surface_score.leaderboard import CaseScore
 from surface_score.masks import MaskError, find_masks, pair
-from surface_score.report import as_csv, as_json, as_table, write_whole
+from surface_score.reasons import worst_first
+from surface_score.report import as_csv, as_json, as_tables, write_whole
 
 SCORED, REFUSED = 0, 1
 
@@ -24,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in (arguments.json, arguments.csv):
             _check_can_write(path)
         pairs = pair(find_masks(arguments.pred), find_masks(arguments.truth))
-        scores, warnings = _score_all(pairs, min(arguments.workers, len(pairs)))
+        with _folder_for(arguments.explain) as folder:
+            scores, warnings = _score_all(pairs, min(arguments.workers, len(pairs)), folder)
+            if folder:
+                (folder / "worst_first.txt").write_text(worst_first(scores), encoding="utf-8")
         if arguments.json:
             write_whole(arguments.json, as_json(scores))
         if arguments.csv:
@@ -37,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     for warning in warnings:
         print(f"surface_score: warning: {warning}", file=sys.stderr)
-    print(as_table(scores))
+    print(as_tables(scores))
     return SCORED
 
 
@@ -47,6 +53,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--truth", type=Path, required=True, metavar="DIR|FILE", help="labels 0, 1 and 2 = ignored")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the mean and all cases here")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line a case here")
+    parser.add_argument("--explain", type=Path, metavar="DIR", help="say here, case by case, where the points went")
     cores = os.cpu_count() or 1
     parser.add_argument("--workers", type=_at_least_one, default=cores, metavar="N", help="processes: %(default)s")
     return parser.parse_args(argv)
@@ -65,10 +72,28 @@ def _check_can_write(path: Path | None) -> None:
         raise MaskError(f"{path}: found no folder to write this file in, or a folder of its name; wanted a file's path")
 
 
-def _score_all(pairs: Sequence[FilePair], workers: int) -> tuple[dict[str, CaseScore], list[str]]:
+@contextmanager
+def _folder_for(path: Path | None) -> Iterator[Path | None]:
+    """Give a folder to write to that gets its name once all is in it, and goes if something fails."""
+    if path is None:
+        yield None
+        return
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise MaskError(f"{path}: found something there already, wanted a new or empty folder for the explanations")
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}.", suffix=".partial", dir=path.absolute().parent) as scratch:
+        folder = Path(scratch) / "whole"
+        folder.mkdir()
+        yield folder
+        folder.replace(path)
+
+
+def _score_all(
+    pairs: Sequence[FilePair], workers: int, explain_in: Path | None
+) -> tuple[dict[str, CaseScore], list[str]]:
     scores: dict[str, CaseScore] = {}
     warnings: list[str] = []
-    results = tqdm(score_pairs(pairs, workers), "scoring", len(pairs), disable=None)
+    results = tqdm(score_pairs(pairs, workers, explain_in), "scoring", len(pairs), disable=None)
     for (_, truth), (score, said) in zip(pairs, results, strict=True):
         scores[truth.id] = score
         warnings += said

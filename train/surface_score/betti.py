@@ -35,6 +35,11 @@ class Matching:
         return Matching(self.matched + other.matched, self.predicted + other.predicted, self.true + other.true)
 
     @property
+    def mended(self) -> "Matching":
+        """Return what a prediction would get that has the true features and no others."""
+        return Matching(self.true, self.true, self.true)
+
+    @property
     def f1(self) -> float | None:
         """Return 2 · matched / (predicted + true); None where there is nothing to match.
 

@@ -1,7 +1,7 @@
 """How this package compiles its loops."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numba
 
@@ -16,7 +16,7 @@ def compiled(function: _Function) -> _Function:
     to keep anything, and the function is compiled anew in each process.
     """
     try:
-        kept: _Function = numba.njit(nogil=True, cache=True)(function)
+        kept = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
         kept = numba.njit(nogil=True)(function)
-    return kept
+    return cast(_Function, kept)

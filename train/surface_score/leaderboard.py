@@ -55,7 +55,7 @@ class CaseScore:
     @property
     def score(self) -> float:
         """Return the weighted score in [0, 1]."""
-        score = TOPO_WEIGHT * self.topo_score + SURFACE_DICE_WEIGHT * self.surface_dice + VOI_WEIGHT * self.voi_score
+        score = SURFACE_DICE_WEIGHT * self.surface_dice + VOI_WEIGHT * self.voi_score + TOPO_WEIGHT * self.topo_score
         return min(max(score, 0.0), 1.0)
 
     @property
@@ -137,21 +137,22 @@ def score_case(
 
 def score_masks(masks: Masks, threads: int | None = None) -> CaseScore:
     """Score two masks as `score_case` does."""
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        octants = match_octants(masks.predicted, masks.truth, pool)
-    labelled_voxels = masks.truth.size - np.count_nonzero(masks.ignored)
     box = _box_around(masks.predicted | masks.truth)
     predicted, truth = masks.predicted[box], masks.truth[box]
-    predicted_voxels, true_voxels = np.count_nonzero(predicted), np.count_nonzero(truth)
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        varied = pool.submit(variation_of_information, predicted, truth)
+        octants = match_octants(masks.predicted, masks.truth, pool)
+        variation = varied.result()
+    predicted_voxels, true_voxels = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))
     both = predicted_voxels + true_voxels
-    variation = variation_of_information(predicted, truth)
+    labelled_voxels = masks.truth.size - int(np.count_nonzero(masks.ignored))
     return CaseScore(
         topo_score=topo_score(total(octants)),
         surface_dice=surface_dice(predicted, truth, threads),
         voi_score=variation.score,
         voi_split=variation.split_bits,
         voi_merge=variation.merge_bits,
-        dice=2 * np.count_nonzero(predicted & truth) / both if both else 1.0,
+        dice=2 * int(np.count_nonzero(predicted & truth)) / both if both else 1.0,
         predicted_share=predicted_voxels / labelled_voxels if labelled_voxels else 0.0,
         truth_share=true_voxels / labelled_voxels if labelled_voxels else 0.0,
         octants=tuple(octants),

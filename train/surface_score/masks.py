@@ -18,7 +18,6 @@ from PIL import Image, ImageSequence
 
 Volume = npt.NDArray[np.generic]
 
-SUSPICIOUS_FOREGROUND_SHARE = 0.95
 _LISTED_IDS = 20
 _LISTED_VALUES = 5
 
@@ -103,7 +102,7 @@ def _listed(ids: list[str]) -> str:
 def read(file: MaskFile) -> Volume:
     """Read a volume (z, y, x) with the values and the dtype that Pillow gives its pages.
 
-    Raises MaskError when it cannot be read, when its pages differ in shape or have colours, and for NaN in it.
+    Raises MaskError when it cannot be read, when its pages differ in shape or have colours.
     """
     try:
         pages = _pages(file)
@@ -114,10 +113,7 @@ def read(file: MaskFile) -> Volume:
         raise MaskError(
             f"{file}: found pages of shape {' and '.join(map(str, shapes))}, wanted grey pages of one (y, x)"
         )
-    volume = np.stack(pages)
-    if np.isnan(volume.max()):
-        raise MaskError(f"{file}: found NaN in it, wanted 0 and 1")
-    return volume
+    return np.stack(pages)
 
 
 def _pages(file: MaskFile) -> list[Volume]:
@@ -131,18 +127,29 @@ def _pages(file: MaskFile) -> list[Volume]:
 
 def surprises(prediction: Volume) -> list[str]:
     """Say where the scorer's reading of a prediction, `!= 0`, may not be what its author meant."""
+    values = _values(prediction)
+    found = ["a predicted 2 counts as foreground"] if 2 in values else []
+    return found + _strange(values, "0 and 1")
+
+
+def surprises_of_truth(label: Volume) -> list[str]:
+    """Say where the scorer's reading of a label, 2 ignored and else `!= 0`, may not be what its author meant."""
+    return _strange(_values(label), "0, 1 and 2")
+
+
+def _values(volume: Volume) -> Volume:
+    seen: Volume = np.arange(2) if volume.max() <= 1 and volume.min() >= 0 else np.unique(volume)
+    return seen
+
+
+def _strange(values: Volume, known: str) -> list[str]:
     found = []
-    if prediction.max() > 1 or prediction.min() < 0:
-        values = np.unique(prediction)
-        if 2 in values:
-            found.append("a predicted 2 counts as foreground")
-        others = [str(value) for value in values if value not in (0, 1, 2)]
-        if others:
-            shown = ", ".join(others[:_LISTED_VALUES]) + (", ..." if len(others) > _LISTED_VALUES else "")
-            found.append(f"holds other values than 0 and 1 ({shown}): all but 0 count as foreground")
-    share = np.count_nonzero(prediction) / prediction.size
-    if share > SUSPICIOUS_FOREGROUND_SHARE:
-        found.append(f"{share:.2%} of it is foreground: is the mask inverted?")
+    others = [str(value) for value in values if value not in (0, 1, 2) and not np.isnan(value)]
+    if others:
+        shown = ", ".join(others[:_LISTED_VALUES]) + (", ..." if len(others) > _LISTED_VALUES else "")
+        found.append(f"holds other values than {known} ({shown}): they count as foreground")
+    if np.isnan(values).any():
+        found.append("holds NaN: it counts as background")
     return found
 
 

@@ -1,11 +1,12 @@
-"""What the command leaves behind: a table for people, JSON and CSV for machines."""
+"""What the command leaves behind: tables for people, JSON and CSV for machines."""
 
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from surface_score.betti import total
 from surface_score.leaderboard import CaseScore, mean_score
 
 _COLUMNS = {
@@ -19,14 +20,29 @@ _COLUMNS = {
     "predicted_share": "predicted",
     "truth_share": "truth",
 }
+_FEATURES = ("components", "tunnels", "cavities")
+_COUNTS = ("matched", "predicted", "true")
 
 
-def as_table(scores: Mapping[str, CaseScore]) -> str:
-    """Return one line a case and the mean under them."""
-    rows = [("id", *_COLUMNS.values())]
-    for id_, case in [*scores.items(), ("mean", mean_score(list(scores.values())))]:
+def as_tables(scores: Mapping[str, CaseScore]) -> str:
+    """Return two tables, the worst case first: the score with its parts and their mean, and the topology's counts."""
+    worst_first = sorted(scores.items(), key=lambda item: item[1].score)
+    parts = [("id", *_COLUMNS.values(), "lost most")]
+    for id_, case in [*worst_first, ("mean", mean_score(list(scores.values())))]:
         row = case.as_dict()
-        rows.append((id_, *(f"{row[name]:.4f}" for name in _COLUMNS)))
+        part, points = max(case.lost.items(), key=lambda item: item[1])
+        parts.append((id_, *(f"{row[name]:.4f}" for name in _COLUMNS), f"{part} {points:.4f}" if points else "-"))
+    features = [("id", *(f"{name}: matched/predicted/true F1" for name in _FEATURES))]
+    for id_, case in worst_first:
+        cells = [(f"{m.matched}/{m.predicted}/{m.true}", m.f1) for m in total(case.octants)]
+        features.append((id_, *(f"{counts} {'-' if f1 is None else f'{f1:.4f}'}" for counts, f1 in cells)))
+    ruled = _aligned(parts)
+    rule = ruled[1]
+    return "\n".join([*ruled[:-1], rule, ruled[-1], "", *_aligned(features)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows as lines of one width, a rule under the first; the first column to the left, the rest right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -34,8 +50,7 @@ def as_table(scores: Mapping[str, CaseScore]) -> str:
         )
         for row in rows
     ]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def as_json(scores: Mapping[str, CaseScore]) -> str:
@@ -46,13 +61,15 @@ def as_json(scores: Mapping[str, CaseScore]) -> str:
 
 
 def as_csv(scores: Mapping[str, CaseScore]) -> str:
-    """Return one line a case, without the mean."""
+    """Return one line a case, without the mean; the F1 of a dimension without features is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", *_COLUMNS])
+    counts = [f"{feature}_{count}" for feature in _FEATURES for count in (*_COUNTS, "f1")]
+    writer.writerow(["id", *_COLUMNS, *counts])
     for id_, case in scores.items():
         row = case.as_dict()
-        writer.writerow([id_, *(row[name] for name in _COLUMNS)])
+        cells = [cell for m in total(case.octants) for cell in (m.matched, m.predicted, m.true, m.f1)]
+        writer.writerow([id_, *(row[name] for name in _COLUMNS), *cells])
     return text.getvalue()
 
 

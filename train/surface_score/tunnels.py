@@ -10,8 +10,9 @@ what counts in that is the youngest loop: there the sweep closes the tunnel.
 Sums are over the integers modulo 2: a set of loops, kept youngest first. Equal sums may have several names.
 """
 
+from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,10 @@ from surface_score.features import Mask
 
 _Numbers = npt.NDArray[np.int32]
 _Pieces = npt.NDArray[np.int64]
+
+_wide = cast(
+    Callable[[object], int], np.int64
+)  # int() would leave 32 bits or a literal as they are, a type of their own
 
 _UNSEEN = -1
 _NOTHING = 0  # the name of the empty sum
@@ -60,7 +65,7 @@ def _match(union: Mask, prediction: Mask, truth: Mask) -> int:
     loops = _fill(number)
     predicted = _closed_by(prediction, number, loops)
     true = _closed_by(truth, number, loops)
-    return np.count_nonzero(predicted & true)
+    return int(np.count_nonzero(predicted & true))
 
 
 @compiled
@@ -87,6 +92,12 @@ def _number_voxels(mask: Mask) -> _Numbers:
 
 
 @compiled
+def _rows(shape_zyx: tuple[int, int, int], strides: tuple[int, int, int]) -> list[int]:
+    """Return where the rows begin in the flat array of numbers, in scan order, without those of the added planes."""
+    return [z * strides[0] + y * strides[1] for z in range(shape_zyx[0] - 1) for y in range(shape_zyx[1] - 1)]
+
+
+@compiled
 def _grow_forest(number: _Numbers) -> npt.NDArray[np.int32]:
     """Let the edges appear in their order. Return, for each, _NOTHING if it joins two pieces, _CLOSING if it does not.
 
@@ -97,28 +108,29 @@ def _grow_forest(number: _Numbers) -> npt.NDArray[np.int32]:
     voxels = number.max() + 1
     sums = np.full(3 * voxels, _UNSEEN, np.int32)
     piece = np.arange(voxels)
-    for at in range(flat.size - strides[0] - strides[1] - 1):
-        for i, j in _SQUARES:
-            a, b, c, d = flat[at], flat[at + strides[i]], flat[at + strides[j]], flat[at + strides[i] + strides[j]]
-            for side in range(4):
-                tail, head, axis = a, b, i
-                if side == 1:
-                    head, axis = c, j
-                elif side == 2:
-                    tail, head = c, d
-                elif side == 3:
-                    tail, head, axis = b, d, j
-                edge = 3 * tail + axis
-                if tail < 0 or head < 0 or sums[edge] != _UNSEEN:
-                    continue
-                while piece[tail] != tail:
-                    piece[tail] = piece[piece[tail]]
-                    tail = piece[tail]
-                while piece[head] != head:
-                    piece[head] = piece[piece[head]]
-                    head = piece[head]
-                sums[edge] = _CLOSING if tail == head else _NOTHING
-                piece[max(tail, head)] = min(tail, head)
+    for row in _rows(number.shape, strides):
+        for at in range(row, row + number.shape[2] - 1):
+            for i, j in _SQUARES:
+                a, b, c, d = flat[at], flat[at + strides[i]], flat[at + strides[j]], flat[at + strides[i] + strides[j]]
+                for side in range(4):
+                    tail, head, axis = a, b, i
+                    if side == 1:
+                        head, axis = c, j
+                    elif side == 2:
+                        tail, head = c, d
+                    elif side == 3:
+                        tail, head, axis = b, d, j
+                    edge = 3 * tail + axis
+                    if tail < 0 or head < 0 or sums[edge] != _UNSEEN:
+                        continue
+                    while piece[tail] != tail:
+                        piece[tail] = piece[piece[tail]]
+                        tail = piece[tail]
+                    while piece[head] != head:
+                        piece[head] = piece[piece[head]]
+                        head = piece[head]
+                    sums[edge] = _CLOSING if tail == head else _NOTHING
+                    piece[max(tail, head)] = min(tail, head)
     return sums
 
 
@@ -130,30 +142,44 @@ def _fill(number: _Numbers) -> _Loops:
     sums = _grow_forest(number)
     none = [0 for _ in range(0)]
     loops = _Loops(sums, none.copy(), none.copy(), none.copy(), [0])
-    for at in range(flat.size - strides[0] - strides[1] - 1):
-        for i, j in _SQUARES:
-            a, b, c, d = flat[at], flat[at + strides[i]], flat[at + strides[j]], flat[at + strides[i] + strides[j]]
-            if a >= 0 and b >= 0 and c >= 0 and d >= 0:
-                others = sums[3 * a + i] | sums[3 * a + j] | sums[3 * c + i]
-                last = sums[3 * b + j]
-                if others == _NOTHING and last <= _NOTHING:
-                    sums[3 * b + j] = _NOTHING
-                else:
-                    _fill_square((3 * a + i, 3 * a + j, 3 * c + i, 3 * b + j), loops)
-                continue
-            if a >= 0 and b >= 0 and sums[3 * a + i] == _CLOSING:
-                _open_loop(3 * a + i, loops)
-            if a >= 0 and c >= 0 and sums[3 * a + j] == _CLOSING:
-                _open_loop(3 * a + j, loops)
-            if c >= 0 and d >= 0 and sums[3 * c + i] == _CLOSING:
-                _open_loop(3 * c + i, loops)
-            if b >= 0 and d >= 0 and sums[3 * b + j] == _CLOSING:
-                _open_loop(3 * b + j, loops)
+    for row in _rows(number.shape, strides):
+        for at in range(row, row + number.shape[2] - 1):
+            for i, j in _SQUARES:
+                a, b, c, d = flat[at], flat[at + strides[i]], flat[at + strides[j]], flat[at + strides[i] + strides[j]]
+                if a >= 0 and b >= 0 and c >= 0 and d >= 0:
+                    others = sums[3 * a + i] | sums[3 * a + j] | sums[3 * c + i]
+                    last = sums[3 * b + j]
+                    if others == _NOTHING and last <= _NOTHING:
+                        sums[3 * b + j] = _NOTHING
+                    else:
+                        _fill_square((3 * a + i, 3 * a + j, 3 * c + i, 3 * b + j), loops)
+                elif (
+                    (a >= 0 and b >= 0 and sums[3 * a + i] == _CLOSING)
+                    or (a >= 0 and c >= 0 and sums[3 * a + j] == _CLOSING)
+                    or (c >= 0 and d >= 0 and sums[3 * c + i] == _CLOSING)
+                    or (b >= 0 and d >= 0 and sums[3 * b + j] == _CLOSING)
+                ):
+                    _open_loops(_wide(a), _wide(b), _wide(c), _wide(d), i, j, loops)
     return loops
 
 
 @compiled
-def _open_loop(edge: int, loops: _Loops):  # type: ignore[no-untyped-def]
+def _open_loops(a: int, b: int, c: int, d: int, i: int, j: int, loops: _Loops) -> None:
+    """Open the loops that the edges of an incomplete square close, and that nobody opened yet."""
+    for side in range(4):
+        tail, head, axis = a, b, i
+        if side == 1:
+            head, axis = c, j
+        elif side == 2:
+            tail, head = c, d
+        elif side == 3:
+            tail, head, axis = b, d, j
+        if tail >= 0 and head >= 0 and loops.sum_of_edge[3 * tail + axis] == _CLOSING:
+            _open_loop(3 * tail + axis, loops)
+
+
+@compiled
+def _open_loop(edge: int, loops: _Loops) -> None:
     """Give the loop that an edge closes the next number."""
     loops.members.append(len(loops.worth))
     loops.ends.append(len(loops.members))
@@ -163,7 +189,7 @@ def _open_loop(edge: int, loops: _Loops):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _fill_square(edges: tuple[int, int, int, int], loops: _Loops):  # type: ignore[no-untyped-def]
+def _fill_square(edges: tuple[int, int, int, int], loops: _Loops) -> None:
     """Fill the loop around a square of the solid.
 
     The last of its edges that closes a loop closes none that this square leaves open: it is worth what the others are.
@@ -179,7 +205,7 @@ def _fill_square(edges: tuple[int, int, int, int], loops: _Loops):  # type: igno
         sums[last] = _NOTHING
     for edge in edges:
         sums[edge] = _shortest_name(sums[edge], loops)
-    names = (np.int64(sums[edges[0]]), np.int64(sums[edges[1]]), np.int64(sums[edges[2]]), np.int64(sums[edges[3]]))
+    names = (_wide(sums[edges[0]]), _wide(sums[edges[1]]), _wide(sums[edges[2]]), _wide(sums[edges[3]]))
     left = (names[0] > 0) + (names[1] > 0) + (names[2] > 0) + (names[3] > 0)
     if left == 0:
         return
@@ -253,7 +279,7 @@ def _keep(total: list[int], start: int, loops: _Loops) -> int:
 
 
 @compiled
-def _fill_youngest(total: list[int], worth: list[int], loops: _Loops):
+def _fill_youngest(total: list[int], worth: list[int], loops: _Loops) -> None:
     """Fill a cycle that is the sum `total`: its youngest loop is worth the others from now on."""
     if total:
         worth[total[0]] = _keep(total, 1, loops)
@@ -272,7 +298,7 @@ def _closed_by(mask: Mask, number: _Numbers, loops: _Loops) -> npt.NDArray[np.bo
     for edge in range(len(names)):
         tail, from_tail = _climb(tails[edge], parent, to_parent, worth, loops)
         head, from_head = _climb(heads[edge], parent, to_parent, worth, loops)
-        total = _add((from_tail, names[edge], from_head, 0), worth, loops)
+        total = _add((from_tail, names[edge], from_head, _wide(_NOTHING)), worth, loops)
         if tail == head:
             _fill_youngest(total, worth, loops)
         else:
@@ -294,6 +320,7 @@ def _edges_with_loops(mask: Mask, number: _Numbers, loops: _Loops) -> tuple[list
     tails = [0 for _ in range(0)]
     heads = [0 for _ in range(0)]
     names = [0 for _ in range(0)]
+    nothing = _wide(_NOTHING)
     depth, height, width = mask.shape
     for z in range(depth):
         for y in range(height):
@@ -304,10 +331,10 @@ def _edges_with_loops(mask: Mask, number: _Numbers, loops: _Loops) -> tuple[list
                     up_z, up_y, up_x = z + (axis == 0), y + (axis == 1), x + (axis == 2)
                     if up_z == depth or up_y == height or up_x == width or not mask[up_z, up_y, up_x]:
                         continue
-                    tail, head = np.int64(number[z, y, x]), np.int64(number[up_z, up_y, up_x])
-                    name = np.int64(loops.sum_of_edge[3 * tail + axis])
+                    tail, head = _wide(number[z, y, x]), _wide(number[up_z, up_y, up_x])
+                    name = _wide(loops.sum_of_edge[3 * tail + axis])
                     if name > 0:
-                        name = _keep(_add((name, 0, 0, 0), loops.worth, loops), 0, loops)
+                        name = _keep(_add((name, nothing, nothing, nothing), loops.worth, loops), 0, loops)
                     if name > 0:
                         tails.append(tail)
                         heads.append(head)
@@ -333,7 +360,9 @@ def _climb(
     while way:
         at = way.pop()
         if parent[at] != root:
-            to_parent[at] = _keep(_add((to_parent[at], above, 0, 0), worth, loops), 0, loops)
+            to_parent[at] = _keep(
+                _add((to_parent[at], above, _wide(_NOTHING), _wide(_NOTHING)), worth, loops), 0, loops
+            )
             parent[at] = root
         above = to_parent[at]
     return root, above

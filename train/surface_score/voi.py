@@ -45,10 +45,10 @@ def variation_of_information(prediction: _Mask, truth: _Mask) -> VariationOfInfo
     """
     if prediction.shape != truth.shape or truth.ndim != 3:
         raise ValueError(f"found masks of shapes {prediction.shape} and {truth.shape}, wanted one shape (z, y, x)")
-    voxels = np.count_nonzero(prediction | truth)
+    voxels = int(np.count_nonzero(prediction | truth))
     if voxels == 0:
         return VariationOfInformation(0.0, 0.0)
-    table = _contingency(_sheets(truth), _sheets(prediction))
+    table = contingency(label_sheets(truth), label_sheets(prediction))
     joint = table.data
     of_truth = table.sum(axis=1)[table.row]
     of_prediction = table.sum(axis=0)[table.col]
@@ -58,8 +58,11 @@ def variation_of_information(prediction: _Mask, truth: _Mask) -> VariationOfInfo
     )
 
 
-def _contingency(true_sheet: _Labels, predicted_sheet: _Labels) -> coo_array:
-    """Count the voxels of each pair (true, predicted) but (0, 0). Slabs bound the memory that noise would take."""
+def contingency(true_sheet: _Labels, predicted_sheet: _Labels) -> coo_array:
+    """Count the voxels of each pair (true, predicted) but (0, 0), as an array of that shape.
+
+    Both are labels (z, y, x) of one shape, 0 for background. Slabs bound the memory that noise would take.
+    """
     table = csr_array((int(true_sheet.max()) + 1, int(predicted_sheet.max()) + 1), dtype=np.int64)
     for z in range(0, true_sheet.shape[0], _SLAB_PLANES):
         slab = slice(z, z + _SLAB_PLANES)
@@ -76,7 +79,8 @@ def _count_runs(g: _Labels, p: _Labels, shape: tuple[int, int]) -> csr_array:
     return coo_array((lengths[counted], (g[counted], p[counted])), shape).tocsr()
 
 
-def _sheets(mask: _Mask) -> _Labels:
+def label_sheets(mask: _Mask) -> _Labels:
+    """Number the sheets of a mask (z, y, x) from 1; the background is 0."""
     # As uint8: for bool, cc3d 4.1.1 reserves too few labels when single voxels fill an odd axis, and raises.
     labels: _Labels = cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=26)
     return labels

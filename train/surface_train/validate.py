@@ -153,8 +153,6 @@ def mean_checked(rows: Sequence[Checked]) -> Checked:
 
 
 def _checked(threshold: float, scored: CaseScore, variance: float, entropy: float) -> Checked:
-    assert scored.score is not None
-    assert scored.topo_score is not None
     return Checked(
         threshold,
         *(scored.score, scored.topo_score, scored.surface_dice, scored.voi_score, scored.dice),

@@ -1,0 +1,174 @@
+"""Where the points of one case went: octants, sheets, surfaces and holes, each with a voxel to look at."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from surface_score.betti import Box, Matchings, Octant, topo_score, total
+from surface_score.features import Mask, find_cavities
+from surface_score.leaderboard import SURFACE_DICE_WEIGHT, TOPO_WEIGHT, CaseScore, Masks
+from surface_score.sheets import Sheets, Voxel, compare_sheets
+from surface_score.surface_dice import FarElements, far_elements
+from surface_score.tunnels import tunnel_voxels
+
+REGION_VOXELS = 32
+_LISTED = 20
+_NEAR_VOXELS = 4
+
+
+@dataclass(frozen=True)
+class OctantLoss:
+    """An octant and the points that the case would gain if all features in it matched."""
+
+    box: Box
+    matchings: Matchings
+    points: float
+
+
+@dataclass(frozen=True)
+class SurfaceLoss:
+    """How much of one surface is beyond the tolerance, and its worst place: None where all is within.
+
+    The distance there is in voxels, infinite where the other surface does not exist.
+    """
+
+    beyond_share: float
+    worst_distance: float
+    worst_at: Voxel | None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box of 32³ voxels in which surface is beyond the tolerance, the points it costs, and one of its voxels."""
+
+    box: Box
+    points: float
+    at: Voxel
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A tunnel or a cavity of one of the masks, and a voxel: on a tunnel's rim, or in a cavity.
+
+    `voxels` is how many voxels within 4 of that one, along each axis, the other mask has and this one lacks: what would
+    fill the hole. It is 0 where nothing would, as in a handle that is itself false.
+    """
+
+    kind: str
+    voxels: int
+    at: Voxel
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All of it for one case; every list has the worst first.
+
+    `false_holes` are in the prediction and `lost_holes` in the truth: all those of the octants in which not all of the
+    kind match. Betti matching counts those that match but does not always tell which; what could be filled comes first.
+    """
+
+    score: CaseScore
+    shape_zyx: tuple[int, ...]
+    octants: tuple[OctantLoss, ...]
+    sheets: Sheets
+    predicted_surface: SurfaceLoss
+    true_surface: SurfaceLoss
+    regions: tuple[Region, ...]
+    false_holes: tuple[Hole, ...]
+    lost_holes: tuple[Hole, ...]
+
+
+def explain(masks: Masks, score: CaseScore, threads: int | None = None) -> Explanation:
+    """Explain the score of a case, given the masks that it was made of. The threads change the time alone."""
+    predicted_far, true_far = far_elements(masks.predicted, masks.truth, threads)
+    return Explanation(
+        score=score,
+        shape_zyx=masks.truth.shape,
+        octants=octant_losses(score.octants),
+        sheets=compare_sheets(masks.predicted, masks.truth),
+        predicted_surface=_surface_loss(predicted_far, threads),
+        true_surface=_surface_loss(true_far, threads),
+        regions=_regions((predicted_far, true_far), masks.truth.shape),
+        false_holes=_holes(masks.predicted, masks.truth, score.octants, threads),
+        lost_holes=_holes(masks.truth, masks.predicted, score.octants, threads),
+    )
+
+
+def octant_losses(octants: tuple[Octant, ...]) -> tuple[OctantLoss, ...]:
+    """Return the octants with what each costs, the dearest first; those that cost nothing are left out."""
+    score = topo_score(total(octants))
+    losses = []
+    for octant in octants:
+        others = [other for other in octants if other is not octant]
+        components, tunnels, cavities = octant.matchings
+        mended = Octant(octant.box, (components.mended, tunnels.mended, cavities.mended))
+        points = TOPO_WEIGHT * (topo_score(total([*others, mended])) - score)
+        losses.append(OctantLoss(octant.box, octant.matchings, points))
+    missed = [loss for loss in losses if any(m.matched < max(m.predicted, m.true) for m in loss.matchings)]
+    return tuple(sorted(missed, key=lambda loss: loss.points, reverse=True))
+
+
+def _surface_loss(far: FarElements, threads: int | None) -> SurfaceLoss:
+    if not len(far.areas):
+        return SurfaceLoss(0.0, 0.0, None)
+    share = min(float(far.areas.sum()) / far.area, 1.0)
+    if not len(far.other_corners):
+        return SurfaceLoss(share, float("inf"), _voxel(far.voxels[0]))
+    distances = cKDTree(far.other_corners, balanced_tree=False, compact_nodes=False).query(
+        far.corners, workers=threads or -1
+    )[0]
+    worst = int(distances.argmax())
+    return SurfaceLoss(share, float(distances[worst]), _voxel(far.voxels[worst]))
+
+
+def _regions(surfaces: tuple[FarElements, FarElements], shape_zyx: tuple[int, ...]) -> tuple[Region, ...]:
+    area = sum(far.area for far in surfaces)
+    voxels = np.concatenate([far.voxels for far in surfaces])
+    areas = np.concatenate([far.areas for far in surfaces])
+    cells, cell = np.unique(voxels // REGION_VOXELS, axis=0, return_inverse=True)
+    lost = np.bincount(cell.ravel(), areas, minlength=len(cells))
+    regions = []
+    for worst in np.argsort(-lost, kind="stable")[:_LISTED]:
+        inside = voxels[cell.ravel() == worst]
+        middle = inside[np.abs(inside - inside.mean(axis=0)).sum(axis=1).argmin()]
+        starts = [int(start) * REGION_VOXELS for start in cells[worst]]
+        z, y, x = (
+            slice(start, min(start + REGION_VOXELS, length)) for start, length in zip(starts, shape_zyx, strict=True)
+        )
+        regions.append(Region((z, y, x), SURFACE_DICE_WEIGHT * float(lost[worst]) / area, _voxel(middle)))
+    return tuple(regions)
+
+
+def _holes(mask: Mask, other: Mask, octants: tuple[Octant, ...], threads: int | None) -> tuple[Hole, ...]:
+    """Find the holes of a mask in the octants where not all match, those that the other mask fills most first."""
+    with ThreadPoolExecutor(threads) as pool:
+        found = [hole for holes in pool.map(lambda octant: _holes_in(mask, other, octant), octants) for hole in holes]
+    return tuple(sorted(found, key=lambda hole: hole.voxels, reverse=True))
+
+
+def _holes_in(mask: Mask, other: Mask, octant: Octant) -> list[Hole]:
+    corner = np.array([side.start for side in octant.box])
+    inside = np.ascontiguousarray(mask[octant.box])
+    _, tunnels, cavities = octant.matchings
+    holes = []
+    if tunnels.matched < max(tunnels.predicted, tunnels.true):
+        holes += [("tunnel", place + corner) for place in tunnel_voxels(inside)]
+    if cavities.matched < max(cavities.predicted, cavities.true):
+        found = find_cavities(inside)
+        numbers, first = np.unique(found.label, return_index=True)
+        places = np.stack(np.unravel_index(first, inside.shape), axis=-1)
+        holes += [
+            ("cavity", place + corner) for number, place in zip(numbers, places, strict=True) if found.shut_in[number]
+        ]
+    described = []
+    for kind, place in holes:
+        around = tuple(slice(max(at - _NEAR_VOXELS, 0), at + _NEAR_VOXELS + 1) for at in place)
+        described.append(Hole(kind, int(np.count_nonzero(other[around] & ~mask[around])), _voxel(place)))
+    return described
+
+
+def _voxel(place: npt.NDArray[np.int64]) -> Voxel:
+    return int(place[0]), int(place[1]), int(place[2])
