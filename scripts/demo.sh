@@ -4,10 +4,10 @@
 set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 
-echo "== 1/6 a competition-shaped data set: 20 volumes to learn from, 3 with hidden labels"
+echo "== 1/6 a competition-shaped data set: 16 volumes to learn from, 3 with hidden labels"
 rm -rf demo
 mkdir demo
-python -m surface_train phantom --out demo/data --volumes 20 --test-volumes 3 --size 128 144 144 --seed 7
+python -m surface_train phantom --out demo/data --volumes 16 --test-volumes 3 --size 128 144 144 --seed 7
 
 echo "== 2/6 training, then the mean of the last epochs' weights"
 python -m surface_train fit --settings train/settings/demo.toml --data demo/data/competition --fold 0 --out demo/run --budget-s 440
