@@ -79,11 +79,13 @@ def _bar(shown: Sequence[Shown]) -> str:
 
 def page(shown: Sequence[Shown], folder: Path) -> str:
     """Tell what was made, how good it is, where it lies and what comes next."""
-    mean = {name: float(np.mean([getattr(row.score, name) for row in shown])) for name in ("dice", "surface_dice")}
+    names = ("dice", "surface_dice", "score")
+    mean = {name: float(np.mean([getattr(row.score, name) for row in shown])) for name in names}
     threshold = float(np.mean([row.threshold_dice for row in shown]))
     rows = [
         f"  {row.case:>12}  {row.score.dice:6.3f}  {row.threshold_dice:13.3f}  {row.score.surface_dice:12.3f}"
-        f"  {row.score.voi_score:9.3f}  {row.score.predicted_share:9.1%}  {row.score.truth_share:6.1%}"
+        f"  {row.score.voi_score:9.3f}  {row.score.score:5.3f}"
+        f"  {row.score.predicted_share:9.1%}  {row.score.truth_share:6.1%}"
         for row in shown
     ]
     return "\n".join(
@@ -99,9 +101,10 @@ def page(shown: Sequence[Shown], folder: Path) -> str:
             f"  {folder}/picture.png        CT, truth and prediction in three planes",
             "",
             "How good it is, on labelled voxels (label 2 is ignored)",
-            "       test case    Dice  best threshold  surface Dice  VOI score  predicted   truth",
+            "       test case    Dice  best threshold  surface Dice  VOI score  score  predicted   truth",
             *rows,
-            f"  Mean Dice {mean['dice']:.3f}, mean surface Dice {mean['surface_dice']:.3f}.",
+            f"  Mean Dice {mean['dice']:.3f}, mean surface Dice {mean['surface_dice']:.3f}, mean score as the competition "
+            f"has it {mean['score']:.3f}.",
             f"  The best single grey threshold, chosen with the answers in hand, reaches Dice {threshold:.3f}.",
             f"  The demo's bar, Dice {BAR} above that and foreground within a factor 2 of the truth: {_bar(shown)}.",
             "  A phantom and minutes of training: this shows that the way works, not what it can reach.",
