@@ -103,8 +103,8 @@ def page(shown: Sequence[Shown], folder: Path) -> str:
             "How good it is, on labelled voxels (label 2 is ignored)",
             "       test case    Dice  best threshold  surface Dice  VOI score  score  predicted   truth",
             *rows,
-            f"  Mean Dice {mean['dice']:.3f}, mean surface Dice {mean['surface_dice']:.3f}, mean score as the competition "
-            f"has it {mean['score']:.3f}.",
+            f"  Mean Dice {mean['dice']:.3f}, mean surface Dice {mean['surface_dice']:.3f}, "
+            f"mean score as the competition has it {mean['score']:.3f}.",
             f"  The best single grey threshold, chosen with the answers in hand, reaches Dice {threshold:.3f}.",
             f"  The demo's bar, Dice {BAR} above that and foreground within a factor 2 of the truth: {_bar(shown)}.",
             "  A phantom and minutes of training: this shows that the way works, not what it can reach.",
