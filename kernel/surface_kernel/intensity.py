@@ -54,7 +54,9 @@ class Intensity:
 
         A volume that holds zeros only, or a single other value, has no spread: its table maps that value to 0.
         """
-        counts = np.bincount(volume.reshape(-1), minlength=256).astype(np.float64)
+        counts = np.zeros(256, np.float64)
+        for plane in volume:  # bincount takes 8 bytes a voxel of what it is given
+            counts += np.bincount(plane.reshape(-1), minlength=256)
         grey = np.arange(256, dtype=np.float64)
         counts[0] = 0.0
         total = counts.sum()
