@@ -57,6 +57,16 @@ class Architecture:
         return self.decoder == "ResEncUNet"
 
     @property
+    def local(self) -> bool:
+        """Say whether a logit depends on the voxels around it alone, however large the tile is.
+
+        Norms of a tile's own statistics and squeeze-and-excitation take means over the whole tile: such a network sees
+        tiles of the size that it was trained on.
+        """
+        excited = self.encoder.startswith("efficientnet") or self.encoder == "mobileone_s4"
+        return self.norm == "batch" and self.decoder != "FPN" and not excited
+
+    @property
     def library(self) -> str:
         """The distribution that builds it: one of LIBRARIES."""
         return LIBRARIES[self.deep]

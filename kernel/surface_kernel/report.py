@@ -1,9 +1,10 @@
 """What happened, for machines (run_report.json) and for people (run_report.txt)."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 PREDICTED, ZEROS = "predicted", "zeros"
 UNIFORM_SHARES = (0.001, 0.95)  # outside of these a mask is called uniform: all surface or none says nothing
@@ -12,7 +13,10 @@ LEAST_VARIANCE = 0.001  # of probabilities: below it a network says the same eve
 
 @dataclass(frozen=True)
 class VolumeReport:
-    """One volume's outcome. foreground: share of the mask. variance: of the probabilities. reason: why zeros stand."""
+    """One volume's outcome.
+
+    foreground: share of the mask. variance: of the probabilities. reason: why zeros stand. notes: what else happened.
+    """
 
     case: str
     shape_zyx: tuple[int, int, int]
@@ -21,6 +25,7 @@ class VolumeReport:
     foreground: float = 0.0
     variance: float = 0.0
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def warning(self) -> str:
@@ -35,19 +40,24 @@ class VolumeReport:
     def line(self) -> str:
         """Give the outcome in one line."""
         shape = "×".join(str(size) for size in self.shape_zyx)
+        notes = "".join(f"; {note}" for note in self.notes)
         if self.status != PREDICTED:
-            return f"{self.case}  {shape}  zeros: {self.reason}"
+            return f"{self.case}  {shape}  zeros: {self.reason}{notes}"
         warning = f"  WARNING {self.warning}" if self.warning else ""
-        return f"{self.case}  {shape}  {self.seconds:.1f} s  foreground {self.foreground:.2%}{warning}"
+        return f"{self.case}  {shape}  {self.seconds:.1f} s  foreground {self.foreground:.2%}{warning}{notes}"
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """A whole run. It is complete when every volume was predicted, else degraded."""
+    """A whole run. It is complete when every volume was predicted, else degraded.
+
+    how: the device as whoever is to repeat the run must set it, what else was tried, and the tiles of every shape.
+    """
 
     volumes: Sequence[VolumeReport]
     device: str
     wall_s: float
+    how: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -61,6 +71,7 @@ class RunReport:
             "verdict": verdict,
             "device": self.device,
             "wall_s": round(self.wall_s, 3),
+            "how": dict(self.how),
             "volumes": [asdict(volume) | {"warning": volume.warning} for volume in self.volumes],
         }
         _write(output / "run_report.json", json.dumps(entries, indent=2) + "\n")

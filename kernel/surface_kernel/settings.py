@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-AXES = "zyx"
-UNFLIPPED = "none"
+from surface_kernel.views import UNTURNED, ViewError, parse_all
 
 
 class SettingsError(ValueError):
@@ -23,28 +22,40 @@ class SettingsError(ValueError):
 class Settings:
     """How masks are made from the members' logits.
 
-    views: the flips whose logits are averaged, each "none" or the flipped axes, such as "x" or "zy". The first one
-        must be "none": the plain prediction is part of every mask.
+    views: how every member sees a volume, by the names of `surface_kernel.views`. The first one must be "none": the
+        plain prediction is part of every mask.
     threshold: voxels whose probability is above it are surface. None takes the first member's own threshold.
     dust_voxels: 26-connected components of fewer voxels are dropped. 0 keeps everything.
+    compiled: run the networks through torch.compile. Compiling takes a minute or more a process, once for every shape.
     """
 
-    views: tuple[str, ...] = (UNFLIPPED,)
+    views: tuple[str, ...] = (UNTURNED,)
     threshold: float | None = None
     dust_voxels: int = 1000
+    compiled: bool = False
 
     def __post_init__(self) -> None:
-        if not self.views or self.views[0] != UNFLIPPED:
-            raise SettingsError(f'views: found {list(self.views)}, wanted a list that begins with "{UNFLIPPED}"')
-        for view in self.views:
-            if view != UNFLIPPED and (not view or set(view) - set(AXES) or len(set(view)) != len(view)):
-                raise SettingsError(f'views: found "{view}", wanted "{UNFLIPPED}" or some of the letters z, y, x')
-        if len({frozenset(view) for view in self.views}) != len(self.views):
-            raise SettingsError(f"views: found {list(self.views)}, wanted each flip once")
+        if not self.views or self.views[0] != UNTURNED:
+            raise SettingsError(f'views: found {list(self.views)}, wanted a list that begins with "{UNTURNED}"')
+        try:
+            parse_all(self.views)
+        except ViewError as error:
+            raise SettingsError(f"views: {error}") from error
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise SettingsError(f"threshold: found {self.threshold}, wanted a probability between 0 and 1")
         if self.dust_voxels < 0:
             raise SettingsError(f"dust_voxels: found {self.dust_voxels}, wanted 0 or more")
+
+    def stages(self, members: int) -> list[tuple[tuple[int, str], ...]]:
+        """Give the stages of an ensemble: lists of (member, view), every pair in one of them.
+
+        Stage 0 is the first member without a view, the next one the other members without, then comes a stage a view,
+        with all members: a mask stands after the shortest of them and gets better with each that follows.
+        """
+        everybody = range(members)
+        plain = [[(0, UNTURNED)], [(member, UNTURNED) for member in everybody[1:]]]
+        turned = [[(member, view) for member in everybody] for view in self.views[1:]]
+        return [tuple(stage) for stage in plain + turned if stage]
 
     @classmethod
     def from_mapping(cls, entries: Mapping[str, Any], source: str) -> Self:
@@ -53,7 +64,7 @@ class Settings:
         if unknown := sorted(set(entries) - known):
             raise SettingsError(f"{source}: found {', '.join(unknown)}, wanted only {', '.join(sorted(known))}")
         values = dict(entries)
-        views = values.get("views", [UNFLIPPED])
+        views = values.get("views", [UNTURNED])
         threshold, dust_voxels = values.get("threshold"), values.get("dust_voxels", 0)
         if not isinstance(views, list) or not all(isinstance(view, str) for view in views):
             raise SettingsError(f"{source}: found views = {views!r}, wanted a list of words")
@@ -61,6 +72,8 @@ class Settings:
             raise SettingsError(f"{source}: found threshold = {threshold!r}, wanted a number")
         if isinstance(dust_voxels, bool) or not isinstance(dust_voxels, int):
             raise SettingsError(f"{source}: found dust_voxels = {dust_voxels!r}, wanted a whole number")
+        if not isinstance(values.get("compiled", False), bool):
+            raise SettingsError(f"{source}: found compiled = {values['compiled']!r}, wanted true or false")
         values["views"] = tuple(views)
         try:
             return cls(**values)

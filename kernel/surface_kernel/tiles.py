@@ -12,6 +12,8 @@ at a voxel is a product too, and it is known before any work: dividing every 1-D
 weights at every voxel sum to 1, with no weight volume to keep and nothing to divide by in the end.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -20,19 +22,26 @@ import numpy as np
 import numpy.typing as npt
 
 Shape = tuple[int, int, int]
+_MOST_STEPS = 12  # tiles up to 384 voxels longer than the trained one, with steps of 32: enough to lose little by
 WINDOW_FLOOR = 1e-2  # no voxel of a tile counts for less: corners keep 1e-6 of a weight of 1, far above fp32's noise
 
 
-def starts(size: int, tile: int, overlap: float) -> tuple[int, ...]:
-    """Give the first voxel of every tile along an axis, evenly spread, neighbours sharing at least `overlap` of a tile.
+def starts(size: int, tile: int, shared: int) -> tuple[int, ...]:
+    """Give the first voxel of every tile along an axis, evenly spread, neighbours having at least `shared` in common.
 
-    size, tile: voxels, size ≥ tile ≥ 1. overlap: share of the tile, 0 ≤ overlap < 1. Raises ValueError.
+    size, tile, shared: voxels, size ≥ tile ≥ 1, 0 ≤ shared. Tiles move on by one voxel at the least. Raises ValueError.
     """
-    if not 1 <= tile <= size or not 0 <= overlap < 1:
-        raise ValueError(f"found size {size}, tile {tile}, overlap {overlap}; wanted 1 ≤ tile ≤ size, 0 ≤ overlap < 1")
-    longest_step = max(1, tile - int(np.ceil(tile * overlap)))
-    steps = -(-(size - tile) // longest_step)
+    if not 1 <= tile <= size or shared < 0:
+        raise ValueError(f"found size {size}, tile {tile}, shared {shared}; wanted 1 ≤ tile ≤ size, 0 ≤ shared")
+    steps = -(-(size - tile) // max(1, tile - shared))
     return tuple(round(step * (size - tile) / steps) for step in range(steps + 1)) if steps else (0,)
+
+
+def shared_voxels(tile: int, overlap: float) -> int:
+    """Give the voxels of a tile that an overlap is, 0 ≤ overlap < 1, rounded up. Raises ValueError."""
+    if not 0 <= overlap < 1:
+        raise ValueError(f"found overlap {overlap}, wanted a share from 0 to below 1")
+    return int(np.ceil(tile * overlap))
 
 
 def window(tile: int) -> npt.NDArray[np.float64]:
@@ -61,11 +70,13 @@ class Grid:
     """The tiles of one volume.
 
     A volume smaller than a tile is taken as padded with zeros at its far ends, up to the tile: `padded_zyx`.
+    overlap: the share that neighbours have in common, at least, of `trained_zyx` or else of the tile itself.
     """
 
     shape_zyx: Shape
     tile_zyx: Shape
     overlap: float
+    trained_zyx: Shape | None = None
 
     def __post_init__(self) -> None:
         if min(self.shape_zyx) < 1:
@@ -80,7 +91,12 @@ class Grid:
     @cached_property
     def starts_zyx(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Give the starts along every axis of the padded volume."""
-        z, y, x = (starts(size, tile, self.overlap) for size, tile in zip(self.padded_zyx, self.tile_zyx, strict=True))
+        z, y, x = (
+            starts(size, tile, shared_voxels(trained, self.overlap))
+            for size, tile, trained in zip(
+                self.padded_zyx, self.tile_zyx, self.trained_zyx or self.tile_zyx, strict=True
+            )
+        )
         return z, y, x
 
     @cached_property
@@ -103,12 +119,56 @@ class Grid:
         """How many voxels are computed for each voxel of the volume."""
         return self.tiles * float(np.prod(self.tile_zyx)) / float(np.prod(self.shape_zyx))
 
-    def layer(self) -> list[tuple[int, int]]:
-        """Give the (y, x) starts of the tiles of one z-layer, in the order in which they are computed and summed."""
-        _, y, x = self.starts_zyx
-        return list(product(y, x))
+    def indices(self) -> Iterator[tuple[int, int, int]]:
+        """Yield the tiles' places among the starts, in the order in which they are computed and summed."""
+        z, y, x = (range(len(axis)) for axis in self.starts_zyx)
+        return product(z, y, x)
 
+    def corner(self, index: tuple[int, int, int]) -> Shape:
+        """Give the first voxel of the tile at a place."""
+        z, y, x = (axis[place] for axis, place in zip(self.starts_zyx, index, strict=True))
+        return z, y, x
+
+    @cached_property
     def layers_alive(self) -> int:
         """How many z-layers lie over one another at the deepest place: those whose tiles must be kept at a time."""
         z = self.starts_zyx[0]
         return max(sum(below <= start < below + self.tile_zyx[0] for below in z) for start in z)
+
+    @property
+    def slots(self) -> int:
+        """Count the layers whose logits are kept: those alive, and one more that is filled meanwhile."""
+        return min(self.layers_alive + 1, len(self.starts_zyx[0]))
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the logits of those layers take, as float32."""
+        _, y, x = self.starts_zyx
+        return 4 * self.slots * len(y) * len(x) * math.prod(self.tile_zyx)
+
+
+def plan(
+    shape_zyx: Shape, trained_zyx: Shape, overlap: float, step: int, most_voxels: int, most_kept_bytes: int
+) -> Grid:
+    """Choose the tiles of least work for a volume: the fewest voxels to compute in all; of equals, the smallest tile.
+
+    trained_zyx: the tile that the network was trained on, and the least one. Others are longer, by `step` or a
+    multiple, along some axes. Neighbours share at least the voxels that `overlap` is of the trained tile. most_voxels:
+    of one tile, as the device's memory has it. most_kept_bytes: of `Grid.kept_bytes`. Where no tile is within both,
+    the trained one is taken.
+
+        size 320, trained tile 128, half overlap: 64 voxels shared
+        128   0 64 128 192      4 × 128 = 512 voxels along the axis
+        160   0 80 160          3 × 160 = 480
+        192   0 128             2 × 192 = 384
+        320   0                 1 × 320
+    """
+    z, y, x = (
+        range(trained, trained + step * min(_MOST_STEPS, -(-max(0, size - trained) // step)) + 1, step)
+        for size, trained in zip(shape_zyx, trained_zyx, strict=True)
+    )
+    candidates = [tile for tile in product(z, y, x) if math.prod(tile) <= most_voxels]
+    grids = (Grid(shape_zyx, tile, overlap, trained_zyx) for tile in candidates)
+    fitting = [grid for grid in grids if grid.kept_bytes <= most_kept_bytes]
+    least = Grid(shape_zyx, trained_zyx, overlap, trained_zyx)
+    return min(fitting, key=lambda grid: (grid.redundancy, math.prod(grid.tile_zyx)), default=least)

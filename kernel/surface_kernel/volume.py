@@ -5,11 +5,14 @@ LZW wherever it is installed, while tifffile needs imagecodecs for that, which K
 by tifffile, which says what a file declares without decoding any of it.
 """
 
+import mmap
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +22,8 @@ from PIL import Image
 Volume = npt.NDArray[np.uint8]
 
 WANTED = "a multi-page grey uint8 TIFF, (z, y, x)"
-_ZLIB_LEVEL = 6
+WANTED_NPY = "uint8 (z, y, x) in C order"
+_ZLIB_LEVEL = 4  # a sixth more bytes than level 6, in a third of its time
 
 
 Shape = tuple[int, int, int]
@@ -38,17 +42,23 @@ class VolumeError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a TIFF declares about itself, checked to be a grey uint8 volume."""
+    """What a file declares about itself, checked to be a grey uint8 volume.
+
+    offset: the byte at which its voxels begin, where they lie there in one piece, as in memory; None where they don't.
+    """
 
     shape_zyx: Shape
+    offset: int | None = None
 
 
 def read_header(path: Path) -> Header:
-    """Read the shape of a volume without decoding it.
+    """Read the shape of a volume, a TIFF or an .npy file, without decoding it.
 
     Raises VolumeError when the file is missing, is no TIFF, or holds something else than grey uint8 pages of one
     shape. A truncated file may pass here and fail in `read`: its first pages are whole.
     """
+    if path.suffix == ".npy":
+        return _read_npy_header(path)
     try:
         if not path.is_file():
             raise VolumeError(f"{path}: found no such file, wanted {WANTED}")
@@ -78,7 +88,33 @@ def read_header(path: Path) -> Header:
     assert shape_zyx is not None  # all pages have one shape
     if len(pages) == 1:
         raise VolumeError(f"{path}: found a single page of {shape_zyx[1:]}, wanted {WANTED}", shape_zyx)
-    return Header(shape_zyx)
+    return Header(shape_zyx, _offset_of_one_piece(pages))
+
+
+def _offset_of_one_piece(pages: Sequence[tifffile.TiffPage]) -> int | None:
+    """Give where uncompressed pages begin that follow one another without gaps."""
+    following: int | None = None
+    for page in pages:
+        plain = page.compression == 1 and page.fillorder == 1 and page.is_contiguous
+        if not plain or following not in (None, page.dataoffsets[0]):
+            return None
+        following = int(page.dataoffsets[0]) + page.nbytes
+    return int(pages[0].dataoffsets[0])
+
+
+def _read_npy_header(path: Path) -> Header:
+    try:
+        voxels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise VolumeError(f"{path}: found no readable .npy file ({_one_line(error)}), wanted {WANTED_NPY}") from error
+    if (
+        not isinstance(voxels, np.memmap)
+        or voxels.dtype != np.uint8
+        or voxels.ndim != 3
+        or not voxels.flags.c_contiguous
+    ):
+        raise VolumeError(f"{path}: found {voxels.dtype} of shape {voxels.shape}, wanted {WANTED_NPY}")
+    return Header(voxels.shape, voxels.offset)
 
 
 def _next_page_offset(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
@@ -93,8 +129,19 @@ def _next_page_offset(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
     return int(struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))[0])
 
 
+def open_volume(path: Path) -> Volume:
+    """Give a volume as uint8 (z, y, x): a memory map where the file allows it, else decoded as `read` does.
+
+    Changes to a memory map stay in memory. Raises VolumeError.
+    """
+    header = read_header(path)
+    if header.offset is None:
+        return read(path)
+    return np.memmap(path, np.uint8, "c", header.offset, header.shape_zyx)
+
+
 def read(path: Path) -> Volume:
-    """Read a volume: uint8 (z, y, x), C-contiguous.
+    """Read a TIFF: uint8 (z, y, x), C-contiguous.
 
     Raises VolumeError as `read_header` does, and when a page cannot be decoded.
     """
@@ -109,6 +156,13 @@ def read(path: Path) -> Volume:
     if pages != shape_zyx[0]:
         raise VolumeError(f"{path}: found {pages} pages, wanted {shape_zyx[0]} as its header says")
     return volume
+
+
+def forget_planes(volume: npt.NDArray[Any], end: int) -> None:
+    """Let go of the planes before `end` of a volume that lies on disk; they are read again where they are wanted."""
+    if isinstance(volume, np.memmap):
+        bytes_ = volume.offset + min(end, len(volume)) * volume.strides[0]
+        volume._mmap.madvise(mmap.MADV_DONTNEED, 0, bytes_ - bytes_ % mmap.PAGESIZE)  # type: ignore[attr-defined]
 
 
 def _pages(path: Path) -> Iterator[Volume]:
@@ -135,7 +189,7 @@ def write_mask(path: Path, mask: Volume) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         _write_pages(partial, mask)
-        if not np.array_equal(np.stack(list(_pages(partial))), mask):
+        if not all(np.array_equal(page, plane) for page, plane in zip_longest(_pages(partial), mask)):
             raise VolumeError(f"{path}: found other voxels on reading back, wanted the mask that was written")
         partial.replace(path)
     finally:
@@ -155,6 +209,29 @@ def _write_pages(path: Path, volume: Volume) -> None:
         rowsperstrip=volume.shape[1],
         metadata=None,
     )
+
+
+def write_npy(path: Path, planes: Iterable[npt.NDArray[np.float32]], shape_zyx: Shape) -> float:
+    """Write float32 planes, one after the other, as an .npy file of this shape; give their mean.
+
+    The file appears complete under `path` or not at all. Raises VolumeError when there are more or fewer planes.
+    """
+    partial = path.with_name(path.name + ".partial")
+    described = {"descr": "<f4", "fortran_order": False, "shape": shape_zyx}
+    total, count = 0.0, 0
+    try:
+        with partial.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, described)
+            for plane in planes:
+                file.write(np.ascontiguousarray(plane, "<f4").data)
+                total += float(plane.mean(dtype=np.float64))
+                count += 1
+        if count != shape_zyx[0]:
+            raise VolumeError(f"{path}: found {count} planes, wanted {shape_zyx[0]}")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return total / count
 
 
 def write_lzw(path: Path, volume: Volume) -> None:

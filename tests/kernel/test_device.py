@@ -1,6 +1,5 @@
 import os
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -8,6 +7,7 @@ from scenes import run_python
 from torch import nn
 
 from surface_kernel import device
+from surface_kernel.cost import Cost
 from surface_kernel.device import Device, DeviceError, choose
 
 
@@ -27,7 +27,7 @@ def test_as_many_threads_as_the_process_may_use(monkeypatch):
 
 @pytest.mark.parametrize(("has_amx", "dtype"), [(True, "bfloat16"), (False, "float32")])
 def test_a_cpu_computes_in_bfloat16_where_it_has_matrix_units(monkeypatch, has_amx, dtype):
-    monkeypatch.setattr(device, "_has_amx", lambda: has_amx)
+    monkeypatch.setattr(device, "has_amx", lambda: has_amx)
     assert choose("cpu").dtype == dtype
 
 
@@ -71,20 +71,68 @@ def test_a_placed_network_answers_as_before():
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 
-@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one core")
-def test_a_parallel_kernel_leaves_torch_its_threads():
-    """In a fresh process, where numba has not started its threads yet (numba issue 9387)."""
+def test_a_copy_is_placed_in_the_device_precision_and_the_original_stays(monkeypatch):
+    network = nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.BatchNorm3d(2), nn.Conv3d(2, 1, 1)).eval()
+    placed = Device("cpu", "bfloat16", 1, 1).place_copy(network)
+    dtypes = {name: tensor.dtype for name, tensor in placed.state_dict().items() if tensor.is_floating_point()}
+    assert {dtypes["0.weight"], dtypes["0.bias"], dtypes["2.weight"]} == {torch.bfloat16}
+    assert {dtypes["1.weight"], dtypes["1.running_mean"]} == {torch.float32}
+    assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
+    tiles = torch.rand(2, 1, 8, 8, 8)
+    with torch.inference_mode(), Device("cpu", "bfloat16", 1, 1).autocast():
+        np.testing.assert_array_equal(placed(tiles).float(), network(tiles).float())  # as autocast alone has it
+
+
+def test_a_device_is_told_to_another_process_and_back():
+    told = Device("cuda:1", "float16", 4, 2, "contiguous", 5, 7, True)
+    assert Device.from_mapping(told.to_mapping()) == told
+    with pytest.raises(DeviceError, match=r"found .*name.*, wanted"):
+        Device.from_mapping({"name": "cpu"})
+
+
+@pytest.mark.parametrize("changes", [{"dtype": "int8"}, {"layout": "rows"}, {"batch": 0}, {"threads": 0}])
+def test_a_device_that_cannot_be_is_refused(changes):
+    with pytest.raises(DeviceError, match=r"device: found .*, wanted a dtype of"):
+        Device(**({"name": "cpu", "dtype": "float32", "batch": 1, "threads": 1} | changes))
+
+
+def test_tiles_are_as_large_as_memory_and_32_bits_allow(monkeypatch):
+    monkeypatch.setattr(device, "machine_bytes", lambda: 10**10)
+    monkeypatch.setattr(device, "cores", lambda: 4)
+    full = Device("cpu", "float32", 1, threads=4)
+    assert full.within(Cost(1, 200, 32)).tile_voxels == 10**7  # a fifth of 10 GB, at 200 bytes a voxel
+    assert full.within(Cost(1, 200, 32)).kept_bytes == 1.5e9
+    half = Device("cpu", "bfloat16", 1, threads=2)  # half of the cores and so of the memory, and half the bytes
+    assert half.within(Cost(1, 200, 32)).tile_voxels == 10**7
+    assert full.within(Cost(1, 0.001, 1024)).tile_voxels == 2**21 - 1
+
+
+def test_the_machine_has_memory():
+    assert 10**8 < device.machine_bytes() < 10**15
+
+
+def test_a_compiled_network_answers_as_before(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, dynamic: compiled.append(dynamic))
+    Device("cpu", "float32", 1, 1, compiled=True).place_copy(nn.Conv3d(1, 1, 1))
+    assert compiled == [False]
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
+def test_torch_has_its_threads_wherever_networks_run():
+    """In a fresh process: in the main thread and in another, before and after this room's numba kernels ran."""
     code = """
-import numba, numpy as np, torch
+import numba, torch
+from concurrent.futures import ThreadPoolExecutor
 from surface_kernel.device import Device, share_threads
-from surface_kernel.stitch import gather
+from surface_kernel.stitch import compile_kernels
 torch.set_num_threads(1)
 share_threads(Device("cpu", "float32", 2, 2))
 found = [numba.get_num_threads(), torch.get_num_threads()]
-one, weight = np.zeros(1, np.int64), np.ones((1, 2), np.float32)
-gather(np.ones((1, 1, 1, 2, 2, 2), np.float32), one, one, weight, one, weight, one, weight, 0,
-       np.empty((2, 2, 2), np.float32))
-print(*found, numba.get_num_threads(), torch.get_num_threads())
+compile_kernels()
+with ThreadPoolExecutor(1) as pool:
+    pool.submit(compile_kernels).result()
+    print(*found, torch.get_num_threads(), pool.submit(torch.get_num_threads).result())
 """
     done = run_python(code)
     assert done.stdout.split() == ["2", "2", "2", "2"], done.stderr

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scenes import noise
 
-from surface_kernel.pipeline import Engine
+from surface_kernel.engine import Engine
 from surface_kernel.settings import Settings
 
 pytestmark = [

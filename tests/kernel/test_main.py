@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import tifffile
+from engines import CPU, LoadFiles, marked
 from PIL import Image, ImageSequence
 from scenes import names_in, noise, run_python, write_bundle, write_competition
 
@@ -26,14 +27,22 @@ def masks_in(path):
     return found
 
 
+@pytest.fixture(scope="session")
+def told_device(tmp_path_factory):
+    """An earlier run's report: no start-up test is made, and the same tiles give the same bytes."""
+    path = tmp_path_factory.mktemp("told") / "run_report.json"
+    path.write_text(json.dumps({"how": {"device": CPU.to_mapping()}}))
+    return path
+
+
 @pytest.fixture
-def submit(kernel, tmp_path, weights_file):
+def submit(kernel, tmp_path, weights_file, told_device):
     """Runs the kernel on a competition folder, each time into a folder of its own; dust is kept."""
     write_bundle(tmp_path / "bundle", [weights_file], dust_voxels=0)
 
     def run(competition, *arguments, out="out"):
         places = "--bundle", tmp_path / "bundle", "--competition", competition, "--out", tmp_path / out
-        done = kernel(*places, "--scratch", tmp_path / "scratch", "--device", "cpu", *arguments)
+        done = kernel(*places, "--scratch", tmp_path / "scratch", "--device", told_device, *arguments)
         assert names_in(tmp_path / "scratch") == []
         done.out = tmp_path / out
         report = done.out / "run_report.json"
@@ -109,23 +118,37 @@ def test_bad_volumes_do_not_take_the_others_down(submit, tmp_path, monkeypatch):
 
 
 def test_a_failing_network_leaves_zeros_and_says_so(submit, tmp_path, monkeypatch):
-    from surface_kernel.pipeline import Engine
-
-    predict = Engine.predict
-
-    def fail_once(self, volume, on_tiles):
-        if volume.shape == GOOD["20"].shape:
-            raise RuntimeError("out of memory\nsomewhere")
-        return predict(self, volume, on_tiles)
-
-    monkeypatch.setattr(Engine, "predict", fail_once)
-    done = submit(write_competition(tmp_path / "competition", GOOD))
+    monkeypatch.setattr(story, "LoadEngine", LoadFiles)
+    done = submit(write_competition(tmp_path / "competition", {"20": marked((40, 33, 50)), "3": GOOD["3"]}))
     assert done.code == 3
     assert [entry["status"] for entry in done.report["volumes"]] == ["zeros", "predicted"]
-    assert done.report["volumes"][0]["reason"] == "RuntimeError: out of memory somewhere"
+    assert done.report["volumes"][0]["reason"] == "RuntimeError: the network failed"
     masks = masks_in(done.out / "submission.zip")
     assert not masks["20.tif"][0].any()
     assert masks["3.tif"][0].any()
+
+
+def test_the_device_is_tested_at_start_and_can_be_told_to_a_later_run(submit, tmp_path):
+    competition = write_competition(tmp_path / "competition", GOOD)
+    done = submit(competition, "--device", "cpu")
+    assert done.code == 0
+    how = done.report["how"]
+    assert how["trials"][0].startswith("float32, contiguous, batch 1: ")
+    assert how["tiles"] == {"40×33×50": [32, 32, 32], "20×33×40": [32, 32, 32]}
+    lines = "\n".join(done.lines)
+    assert "1 × 40×33×50: 8 tiles of 32×32×32, each voxel computed 4.0 times, " in lines
+    assert " GFLOP, about " in lines
+    assert "for 2 volumes on one device" in lines
+    told = submit(competition, "--device", done.out / "run_report.json", out="told")
+    assert told.report["how"]["device"] == how["device"]
+    assert (told.out / "submission.zip").read_bytes() == (done.out / "submission.zip").read_bytes()
+
+
+def test_a_report_without_a_device_is_one_line(submit, tmp_path):
+    (tmp_path / "other.json").write_text('{"how": {}}')
+    done = submit(write_competition(tmp_path / "competition", GOOD), "--device", tmp_path / "other.json")
+    assert done.code == 1
+    assert "other.json: found no device in it" in done.lines[-1]
 
 
 def test_without_time_the_zeros_stand(submit, tmp_path):
@@ -140,15 +163,15 @@ def test_without_time_the_zeros_stand(submit, tmp_path):
 def test_on_a_long_run_the_zip_gets_better_as_it_goes(submit, tmp_path, monkeypatch):
     seen = []
 
-    def look(engine, submission, case, path, shape_zyx):
+    def look(submission):
+        write(submission)
         seen.append([name for name, (mask, _) in masks_in(submission.path).items() if mask.any()])
-        return predict_one(engine, submission, case, path, shape_zyx)
 
-    predict_one = story._predict_one
-    monkeypatch.setattr(story, "_predict_one", look)
+    write = story.Submission.write
+    monkeypatch.setattr(story.Submission, "write", look)
     monkeypatch.setattr(story, "SAVE_EVERY_S", 0.0)
     assert submit(write_competition(tmp_path / "competition", GOOD)).code == 0
-    assert seen == [[], ["20.tif"]]
+    assert [len(names) for names in seen] == [0, 1, 2, 2]
 
 
 BAD_BUNDLES = {
@@ -192,13 +215,14 @@ def test_zeros_stand_before_torch_is_imported(tmp_path, weights_file):
     code = """
 import sys
 for name in ("torch", "numba", "cc3d"):
-    sys.modules[name] = None  # an import of it fails
+    sys.modules[name] = None  # an import of it fails; the workers have their own
 from surface_kernel.__main__ import main
 sys.exit(main())
 """
     places = "--bundle", tmp_path / "bundle", "--competition", tmp_path / "competition", "--out", tmp_path / "out"
     done = run_python(code, *places, "--scratch", tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 3
+    assert "ImportError" in done.stdout or "ModuleNotFoundError" in done.stdout
     masks = masks_in(tmp_path / "out" / "submission.zip")
     assert {name: mask.shape for name, (mask, _) in masks.items()} == {"1.tif": (320, 320, 320), "3.tif": (2, 3, 4)}
     assert not any(mask.any() for mask, _ in masks.values())
@@ -208,13 +232,13 @@ sys.exit(main())
 
 
 @pytest.fixture
-def predict(kernel, tmp_path, weights_file):
+def predict(kernel, tmp_path, weights_file, told_device):
     """Predicts tmp_path / "in" into tmp_path / "out"; dust is kept."""
     (tmp_path / "in").mkdir()
     (tmp_path / "keep.toml").write_text("dust_voxels = 0\n")
 
     def run(*arguments, source="in", out="out"):
-        options = "--weights", weights_file, "--settings", tmp_path / "keep.toml", "--device", "cpu"
+        options = "--weights", weights_file, "--settings", tmp_path / "keep.toml", "--device", told_device
         return kernel("predict", *options, "--input", tmp_path / source, "--out", tmp_path / out, *arguments)
 
     return run
@@ -257,7 +281,7 @@ def test_one_bad_file_does_not_take_the_others_down(predict, tmp_path):
     ("make", "found"),
     [
         (lambda folder: (folder / "1.tif").write_text("no volume"), "1.tif: found no readable TIFF"),
-        (lambda folder: None, "found no .tif in it, wanted volumes"),
+        (lambda folder: None, "found no .tif or .npy in it, wanted volumes"),
         (lambda folder: folder.rmdir(), "in: found no such file"),
     ],
 )
@@ -284,3 +308,26 @@ def test_a_device_that_is_not_there_is_one_line(predict, tmp_path):
     done = predict("--device", "tpu")
     assert done.code == 1
     assert done.lines == ['error: device: found "tpu", wanted cpu, cuda or cuda:N']
+
+
+def test_logits_and_volumes_on_disk(predict, tmp_path):
+    np.save(tmp_path / "in" / "3.npy", GOOD["3"])
+    write_lzw(tmp_path / "in" / "4.tif", GOOD["3"])
+    assert predict("--save", "logit").code == 0
+    assert predict("--save", "probability", out="p").code == 0
+    assert predict(out="m").code == 0
+    logits = np.load(tmp_path / "out" / "3.npy")
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "4.npy"), logits)
+    np.testing.assert_allclose(np.load(tmp_path / "p" / "3.npy"), 1 / (1 + np.exp(-logits)), rtol=1e-5)
+    assert (tmp_path / "m" / "3.tif").read_bytes() == (tmp_path / "m" / "4.tif").read_bytes()
+    for folder, names in (("out", ["3.npy", "4.npy"]), ("p", ["3.npy", "4.npy"]), ("m", ["3.tif", "4.tif"])):
+        assert names_in(tmp_path / folder) == names
+
+
+def test_a_name_that_stands_for_two_volumes_is_refused(predict, tmp_path):
+    np.save(tmp_path / "in" / "3.npy", GOOD["3"])
+    write_lzw(tmp_path / "in" / "3.tif", GOOD["3"])
+    done = predict()
+    assert done.code == 1
+    assert "found '3' as .npy and as .tif, wanted each name once" in done.lines[-1]

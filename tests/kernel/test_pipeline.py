@@ -1,87 +1,201 @@
+import random
+import sys
+import threading
+from collections import deque
+
 import numpy as np
 import pytest
-import torch
-from scenes import noise, two_greys
-from torch import nn
+from engines import CPU, LoadMarked, marked
+from scenes import names_in, noise
 
-from surface_kernel import pipeline, weights
-from surface_kernel.architecture import Architecture
-from surface_kernel.device import Device
+from surface_kernel import pipeline
 from surface_kernel.intensity import Intensity
-from surface_kernel.network import NetworkError
-from surface_kernel.pipeline import Engine
-from surface_kernel.predict import Member
+from surface_kernel.pipeline import Pipeline, Unit, WorkerError
 from surface_kernel.settings import Settings
-from surface_kernel.weights import Metadata, WeightsError
+from surface_kernel.volume import write_lzw
 
-CPU = Device("cpu", "float32", batch=2, threads=1)
-IDENTITY = Member(nn.Identity(), Intensity())
+SHAPE = (40, 33, 35)
 
 
-def identity_engine(threshold=0.5, dust_voxels=0):
-    return Engine([IDENTITY], (3, 4, 5), 0.5, threshold, Settings(dust_voxels=dust_voxels), CPU)
+@pytest.fixture
+def make(tmp_path):
+    """Writes volumes, and gives a unit for each; what is None is not written."""
+
+    def units(volumes, sums=False):
+        made = []
+        for name, voxels in volumes.items():
+            path = tmp_path / f"{name}.tif"
+            if voxels is not None:
+                write_lzw(path, voxels)
+            shape_zyx = SHAPE if voxels is None else voxels.shape
+            made.append(
+                Unit(name, path, shape_zyx, tmp_path / f"{name}.raw", tmp_path / f"{name}.sum" if sums else None)
+            )
+        return made
+
+    return units
+
+
+def run(units, load=LoadMarked(), finish=lambda done: done, **named):  # noqa: B008 — it is frozen
+    """Sends units through a pipeline; gives what became of each, by name."""
+    left = deque(units)
+    with Pipeline(load, "cpu", **{"device": CPU.to_mapping(), **named}) as workers:
+        return {done.unit.case: done for done in workers.run(lambda before: left.popleft() if left else None, finish)}
+
+
+def mask_of(unit):
+    return np.fromfile(unit.mask, np.uint8).reshape(unit.shape_zyx)
+
+
+def expected(voxels):
+    return (Intensity().table(voxels)[voxels] > 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_all_volumes_come_out_whoever_predicts_them(make, workers):
+    volumes = {str(seed): noise((*SHAPE[:2], 30 + seed), seed) for seed in range(7)}
+    units = make(volumes)
+    random.Random(workers).shuffle(units)
+    tiles = []
+    found = run(units, workers=workers, threads=1, on_tiles=tiles.append)
+    assert set(found) == set(volumes)
+    for unit in units:
+        assert found[unit.case].error == ""
+        assert found[unit.case].variance > 0
+        np.testing.assert_array_equal(mask_of(unit), expected(volumes[unit.case]))
+    assert sum(tiles) == 7 * 2 * 2 * 2 - 12  # two tiles along z and y; along x from 33 voxels on
+
+
+def test_the_first_volume_settles_how_the_networks_run_and_everybody_is_told(make):
+    ready = []
+    found = run(make({"a": noise(SHAPE), "b": noise(SHAPE, 1)}), device=None, workers=2, on_ready=ready.append)
+    assert [done.error for done in found.values()] == ["", ""]
+    (told,) = ready
+    assert told.tile_s > 0
+    assert told.trials[0].startswith("float32, contiguous, batch 1: ")
+    assert told.grid(SHAPE).tile_zyx == (32, 32, 32)
+    assert told.seconds(told.grid(SHAPE)) == pytest.approx(told.tile_s * told.grid(SHAPE).tiles)
+    again = []
+    run(make({"c": noise(SHAPE)}), device=told.device, on_ready=again.append)
+    assert (again[0].device, again[0].trials, again[0].tile_s) == (told.device, (), 0.0)
+
+
+def test_stages_may_be_run_one_after_the_other(make):
+    load = LoadMarked(settings=Settings(views=("none", "x", "zy"), threshold=0.5, dust_voxels=0))
+    (whole,) = make({"a": noise(SHAPE)}, sums=True)
+    run([whole], load)
+    at_once = whole.mask.read_bytes(), whole.sums.read_bytes()
+    for stage in range(3):
+        run([Unit("a", whole.path, SHAPE, whole.mask, whole.sums, (stage,))], load)
+    assert (whole.mask.read_bytes(), whole.sums.read_bytes()) == at_once
 
 
 @pytest.mark.parametrize(
-    ("threshold", "greys"), [(0.5, (120,)), (0.73, (120,)), (0.74, ()), (0.27, (120,)), (0.26, (80, 120))]
+    ("deed", "error"),
+    [
+        ("fail", "RuntimeError: the network failed"),
+        ("run out", "OutOfMemoryError: CUDA out of memory"),
+        ("die", "the worker died: SIGKILL"),
+    ],
 )
-def test_masks_by_hand(threshold, greys):
-    """Logits are -5, -1 and 1, and 1 / (1 + exp(1)) is 0.2689: what is above a threshold can be said in advance."""
-    volume = two_greys()
-    made = identity_engine(threshold).predict(volume)
-    np.testing.assert_array_equal(made.mask, np.isin(volume, greys).astype(np.uint8), strict=True)
-    assert made.foreground == pytest.approx(np.isin(volume, greys).mean())
+def test_one_volume_that_goes_wrong_hurts_nobody(make, deed, error):
+    volumes = {"a": noise(SHAPE), "bad": marked(SHAPE), "c": noise(SHAPE, 2), "d": noise(SHAPE, 3)}
+    units = make(volumes)
+    found = run(units, LoadMarked(deed))
+    failed = {name: done.error for name, done in found.items() if done.error}
+    if deed == "die":  # whatever else the worker was at when it died is lost with it; no more than that
+        assert failed.pop("bad") == error
+        assert len(found) == 4
+        assert len(failed) <= 1
+        assert set(failed.values()) <= {error}
+    else:
+        assert failed == {"bad": error}
+    for unit in units:
+        if not found[unit.case].error:
+            np.testing.assert_array_equal(mask_of(unit), expected(volumes[unit.case]))
 
 
-def test_the_variance_of_the_probabilities_by_hand():
-    volume = two_greys()  # a quarter is 0, and 3 / 8 each are 80 and 120
-    low, middle, high = 1 / (1 + np.exp(5)), 1 / (1 + np.exp(1)), 1 / (1 + np.exp(-1))
-    mean = low / 4 + 3 / 8 * (middle + high)
-    expected = (low - mean) ** 2 / 4 + 3 / 8 * ((middle - mean) ** 2 + (high - mean) ** 2)
-    assert identity_engine().predict(volume).variance == pytest.approx(expected, rel=1e-4)
+def test_volumes_that_cannot_be_read_are_named(make, tmp_path):
+    units = make({"a": None, "b": noise(SHAPE), "c": noise(SHAPE)})
+    units[2] = Unit("c", units[2].path, (1, 2, 3), units[2].mask)
+    found = run(units)
+    assert found["a"].error == f"{tmp_path}/a.tif: found no such file, wanted a multi-page grey uint8 TIFF, (z, y, x)"
+    assert found["b"].error == ""
+    assert found["c"].error == f"{tmp_path}/c.tif: found {SHAPE}, wanted (1, 2, 3) as its header says"
 
 
-def test_dust_is_dropped_after_the_slabs_are_joined():
-    volume = np.full((9, 6, 8), 80, np.uint8)
-    volume[:, 2, 3] = 120  # one line of 9 through every slab
-    volume[0, 5, 7] = 120
-    made = identity_engine(threshold=0.9, dust_voxels=9).predict(volume)
-    assert made.mask.sum() == 9
-    assert made.mask[:, 2, 3].all()
-    assert made.foreground == pytest.approx(9 / volume.size)
+def test_without_any_volume_that_can_be_read_there_is_an_end(make):
+    found = run(make({"a": None, "b": None}), device=None)
+    assert all("found no such file" in done.error for done in found.values())
 
 
-def saved(path, **changes):
-    """Writes a weights file whose state fits no network."""
-    entries = {"tile_zyx": (32, 32, 32), "overlap": 0.25} | changes
-    metadata = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), **entries)
-    weights.save(path, {"w": torch.zeros(1)}, metadata)
-    return path
+def test_workers_that_die_again_and_again_are_given_up(make):
+    units = make({str(number): marked(SHAPE, number) for number in range(9)})
+    seen = []
+    with pytest.raises(WorkerError, match="found all workers dead, the last one by SIGKILL"):
+        run(units, LoadMarked("die"), finish=lambda done: seen.append(done) or done)
+    assert 4 <= len(seen) <= 12
+    assert all("the worker died: SIGKILL" in done.error for done in seen)
 
 
-def test_the_first_members_threshold_holds_unless_the_settings_say_otherwise(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "restore", lambda architecture, state: nn.Identity())
-    files = [saved(tmp_path / f"{n}.safetensors", threshold=0.3 + n / 10) for n in range(2)]
-    engine = Engine.load(files, Settings(), "cpu")
-    assert (engine.threshold, engine.tile_zyx, engine.overlap, len(engine.members)) == (0.3, (32, 32, 32), 0.25, 2)
-    assert Engine.load(files[::-1], Settings(), "cpu").threshold == 0.4
-    assert Engine.load(files, Settings(threshold=0.8), "cpu").threshold == 0.8
+@pytest.mark.parametrize(
+    ("deed", "error"),
+    [("never load", "ValueError: the weights are bad"), ("die at once", "found a worker that died while it loaded")],
+)
+def test_workers_that_cannot_begin_are_an_error_at_once(make, tmp_path, deed, error):
+    (tmp_path / "loads").mkdir()
+    with pytest.raises(WorkerError, match=error):
+        run(make({"a": noise(SHAPE)}), LoadMarked(deed, tmp_path / "loads"))
+    assert len(names_in(tmp_path / "loads")) == 1
 
 
-@pytest.mark.parametrize("changes", [{"tile_zyx": (32, 32, 64)}, {"overlap": 0.5}])
-def test_members_with_other_tiles_are_refused(tmp_path, changes):
-    files = [saved(tmp_path / "a.safetensors"), saved(tmp_path / "b.safetensors", **changes)]
-    with pytest.raises(WeightsError, match=r"b\.safetensors: found tile and overlap .* as in a\.safetensors"):
-        Engine.load(files, Settings(), "cpu")
+def test_what_cannot_be_finished_is_told_of_its_volume(make):
+    def finish(done):
+        if done.unit.case == "b" and not done.error:
+            raise OSError(28, "No space left on device")
+        return done
+
+    found = run(make({name: noise(SHAPE) for name in "abc"}), finish=finish)
+    assert {name: done.error for name, done in found.items()} == {
+        "a": "",
+        "b": "OSError: [Errno 28] No space left on device",
+        "c": "",
+    }
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    with pytest.raises(NetworkError, match="found a state that does not fit"):
-        Engine.load([saved(tmp_path / "a.safetensors")], Settings(), "cpu")
+def test_only_so_much_is_under_way_at_a_time(make):
+    """Finishing stands still: no more is predicted than what waits for it and what the worker has."""
+    units, taken, free = deque(make({str(number): noise((3, 4, 5)) for number in range(20)})), [], threading.Event()
+
+    def take(before):
+        assert len(before) < pipeline.UNITS_AHEAD
+        if not units:
+            return None
+        taken.append(units.popleft())
+        return taken[-1]
+
+    def finish(done):
+        assert free.wait(30)
+        return done
+
+    with Pipeline(LoadMarked(), "cpu", device=CPU.to_mapping()) as workers:
+        threading.Timer(1.5, lambda: (counts.append(len(taken)), free.set())).start()
+        counts = []
+        assert len(list(workers.run(take, finish))) == 20
+    assert counts[0] <= pipeline.UNITS_AHEAD + pipeline.FINISHING
 
 
-def test_a_real_network_makes_the_same_bytes_twice(weights_file):
-    engine, volume = Engine.load([weights_file], Settings(dust_voxels=0), "cpu"), noise((20, 33, 40))
-    made = engine.predict(volume)
-    assert 0.05 < made.foreground < 0.95
-    assert engine.predict(volume).mask.tobytes() == made.mask.tobytes()
+def test_when_nothing_fits_any_more_the_rest_is_left(make):
+    units = deque(make({str(number): noise((3, 4, 5)) for number in range(5)}))
+    with Pipeline(LoadMarked(), "cpu", device=CPU.to_mapping()) as workers:
+        found = list(workers.run(lambda before: units.popleft() if len(units) > 2 else None, lambda done: done))
+    assert len(found) == 3
+    assert len(units) == 2
+
+
+def test_whoever_hands_out_has_not_imported_torch():
+    from scenes import run_python
+
+    done = run_python("import sys, surface_kernel.pipeline\nprint('torch' in sys.modules, 'numba' in sys.modules)")
+    assert done.stdout.split() == ["False", "False"], done.stderr
+    assert "torch" in sys.modules  # here it is, so the check above means something

@@ -32,16 +32,17 @@ def test_what_is_not_said_is_the_default(tmp_path):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("tresh = 0.5", "found tresh, wanted only dust_voxels, threshold, views"),
+        ("tresh = 0.5", "found tresh, wanted only compiled, dust_voxels, threshold, views"),
         ('views = "none"', "found views = 'none', wanted a list of words"),
         ("views = [1]", r"found views = \[1\], wanted a list of words"),
         ("views = []", r'found \[\], wanted a list that begins with "none"'),
         ('views = ["x", "none"]', 'wanted a list that begins with "none"'),
-        ('views = ["none", "a"]', 'found "a", wanted'),
-        ('views = ["none", ""]', 'found "", wanted'),
-        ('views = ["none", "xx"]', 'found "xx", wanted'),
-        ('views = ["none", "xy", "yx"]', "wanted each flip once"),
-        ('views = ["none", "none"]', "wanted each flip once"),
+        ('views = ["none", "a"]', 'found the view "a", wanted'),
+        ('views = ["none", ""]', 'found the view "", wanted'),
+        ('views = ["none", "xx"]', 'found the view "xx", wanted'),
+        ('views = ["none", "xy", "yx"]', 'found the view "yx" twice, the first as "xy"'),
+        ('views = ["none", "none"]', 'found the view "none" twice'),
+        ("compiled = 1", "found compiled = 1, wanted true or false"),
         ('threshold = "0.5"', "found threshold = '0.5', wanted a number"),
         ("threshold = true", "found threshold = True, wanted a number"),
         ("threshold = 0", "threshold: found 0, wanted a probability"),
@@ -72,3 +73,16 @@ def test_json_that_is_no_object_is_refused(tmp_path, text, found):
 def test_a_missing_file_is_named(tmp_path, read):
     with pytest.raises(SettingsError, match=r"nowhere.*found no readable"):
         read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("members", "views", "stages"),
+    [
+        (1, ("none",), [[(0, "none")]]),
+        (1, ("none", "x"), [[(0, "none")], [(0, "x")]]),
+        (3, ("none",), [[(0, "none")], [(1, "none"), (2, "none")]]),
+        (2, ("none", "x", "zy"), [[(0, "none")], [(1, "none")], [(0, "x"), (1, "x")], [(0, "zy"), (1, "zy")]]),
+    ],
+)
+def test_stages_by_hand(members, views, stages):
+    assert [list(stage) for stage in Settings(views=views).stages(members)] == stages

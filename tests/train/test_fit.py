@@ -23,7 +23,7 @@ from torch import Tensor
 
 from surface_kernel import volume, weights
 from surface_kernel.architecture import Architecture
-from surface_kernel.pipeline import Engine
+from surface_kernel.engine import Engine
 from surface_kernel.settings import Settings as KernelSettings
 from surface_train import budget, cases, finish, folds, loss, step, validate
 from surface_train import run as training

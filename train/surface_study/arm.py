@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surface_kernel import surface
-from surface_kernel.pipeline import Engine
+from surface_kernel.engine import Engine
 from surface_kernel.settings import Settings as KernelSettings
 from surface_study import measure, reading, worlds
 from surface_study.measure import Measured

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from surface_kernel import surface
-from surface_kernel.pipeline import Engine
+from surface_kernel.engine import Engine
 from surface_kernel.predict import slabs
-from surface_kernel.stitch import gather
+from surface_kernel.stitch import Blend, addresses_of
 from surface_kernel.tiles import Grid
 from surface_study import reference
 
@@ -65,11 +65,9 @@ def read(tiles: Floats, plan: Grid) -> Reading:
 
 def ours(tiles: Floats, plan: Grid) -> Floats:
     """Blend the tiles' logits as the kernel does: float32 (z, y, x)."""
-    starts_z, starts_y, starts_x = (np.asarray(axis, np.int64) for axis in plan.starts_zyx)
-    weights_z, weights_y, weights_x = plan.weights_zyx
     whole = np.empty(plan.shape_zyx, np.float32)
-    slots = np.arange(len(starts_z))
-    gather(tiles, slots, starts_z, weights_z, starts_y, weights_y, starts_x, weights_x, 0, whole)
+    layers = np.arange(len(tiles))
+    Blend(plan, addresses_of(tiles), 0, layers, 0, plan.shape_zyx[0]).run(whole)
     return whole
 
 

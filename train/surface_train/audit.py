@@ -19,7 +19,7 @@ from surface_train.settings import Sentinel
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from surface_kernel.pipeline import Engine
+    from surface_kernel.engine import Engine
 
 THRESHOLD = 0.5  # at which probabilities on disk are counted as foreground
 _LIMITS = Sentinel()
@@ -162,7 +162,7 @@ def _chosen(data: Path) -> list[Path]:
 
 
 def _predictions(path: Path, images: Iterable[Path], device: str | None) -> Iterable[Audit]:
-    from surface_kernel.pipeline import Engine
+    from surface_kernel.engine import Engine
     from surface_kernel.predict import PredictionError
     from surface_kernel.settings import Settings
 
@@ -184,7 +184,7 @@ def _prediction(engine: "Engine", image: Path) -> Audit:
         if label is not None:
             probability = probability[label[start_z : start_z + len(slab)] != UNLABELLED]
         spread.add(probability)
-    text = f"{image}: fed {_fed(engine.members[0].intensity, grey)}; probabilities: {spread.text}"
+    text = f"{image}: fed {_fed(engine.told[0].intensity, grey)}; probabilities: {spread.text}"
     if label is not None:
         counts = np.bincount(label.reshape(-1), minlength=3)
         text += f" of the labelled voxels, truth {_share(counts[1], counts[:2].sum()):.2%}"

@@ -1,0 +1,75 @@
+"""What a tile costs a network: floating-point operations and memory, counted on tensors that hold nothing.
+
+torch's "meta" device runs a network's shapes without its numbers, in a fraction of a second whatever the tile's size.
+"""
+
+import copy
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one voxel of a tile. flop: a multiplication and an addition are two. bytes: of float32 activations alive at a
+    time, at the most. elements: of the largest single tensor.
+    """
+
+    flop: float
+    activation_bytes: float
+    elements: float
+
+
+def of(network: nn.Module, tile_zyx: tuple[int, int, int]) -> Cost:
+    """Count what a tile costs a network without side effects on it."""
+    empty = copy.deepcopy(network).to("meta")
+    tile = torch.empty((1, 1, *tile_zyx), device="meta")
+    with torch.inference_mode(), FlopCounterMode(display=False) as flops, _Alive() as alive:
+        empty(tile)
+    voxels = tile.numel()
+    return Cost(flops.get_total_flops() / voxels, alive.peak_bytes / voxels, max(alive.largest, voxels) / voxels)
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows how many bytes of tensors are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak_bytes = self.largest = self._bytes = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return made
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        self.largest = max(self.largest, tensor.numel())
+        if key in self._known:  # a view, or an operation in place
+            return
+        self._known.add(key)
+        size = storage.nbytes()
+        self._bytes += size
+        self.peak_bytes = max(self.peak_bytes, self._bytes)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._bytes -= size

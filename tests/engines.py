@@ -1,0 +1,106 @@
+"""Engines that worker processes can load: small networks that do what a test wants of them.
+
+A worker imports this module by its name, so what is here must not lie in a test's own file.
+"""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from surface_kernel.architecture import Architecture
+from surface_kernel.cost import Cost
+from surface_kernel.device import Device
+from surface_kernel.engine import Engine
+from surface_kernel.intensity import Intensity
+from surface_kernel.settings import Settings
+from surface_kernel.weights import Metadata
+
+TOLD = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), (32, 32, 32), overlap=0.25)
+DUSTY = Settings(threshold=0.5, dust_voxels=0)
+CPU = Device("cpu", "float32", batch=2, threads=1, layout="contiguous")
+
+
+def marked(shape_zyx, seed=0):
+    """Makes a volume that `Marked` networks tell from noise: hardly any spread, and one bright voxel in the middle."""
+    volume = np.random.default_rng(seed).integers(100, 102, shape_zyx, dtype=np.uint8)
+    volume[tuple(size // 2 for size in shape_zyx)] = 255
+    return volume
+
+
+class Marked(nn.Module):
+    """An identity that does something when it sees a marked volume."""
+
+    def __init__(self, deed):
+        super().__init__()
+        self.deed = deed
+
+    def forward(self, tiles):
+        if float(tiles.max()) > 4.9:
+            DEEDS[self.deed]()
+        return tiles
+
+
+def _fail():
+    raise RuntimeError("the network\nfailed")
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run_out():
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+DEEDS = {"fail": _fail, "die": _die, "run out": _run_out, "nothing": lambda: None}
+
+
+class Sleeping(nn.Module):
+    """Stands for an accelerator: it takes its time, and none of the CPU's."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, tiles):
+        time.sleep(self.seconds * len(tiles))
+        return tiles
+
+
+@dataclass(frozen=True)
+class LoadMarked:
+    """Loads an engine whose network does `deed` on marked volumes. loads: a folder that counts the loads."""
+
+    deed: str = "nothing"
+    loads: Path | None = None
+    settings: Settings = DUSTY
+
+    def __call__(self, device_name, threads):
+        if self.loads:
+            (self.loads / str(os.getpid())).touch()
+        if self.deed == "never load":
+            raise ValueError("the weights\nare bad")
+        if self.deed == "die at once":
+            _die()
+        return Engine([Marked(self.deed)], [TOLD], self.settings, CPU, Cost(1, 1, 1))
+
+
+@dataclass(frozen=True)
+class LoadFiles:
+    """Loads weights files as the kernel does, and lets their network do `deed` on marked volumes too."""
+
+    files: tuple[Path, ...]
+    settings: Settings
+    deed: str = "fail"
+
+    def __call__(self, device_name, threads):
+        engine = Engine.load(self.files, self.settings, device_name, threads=threads)
+        networks = [nn.Sequential(Marked(self.deed), network) for network in engine.networks]
+        engine.close()
+        return Engine(networks, engine.told, self.settings, engine.device, engine.cost)
