@@ -5,8 +5,9 @@ throughout, 2 threads. Everybody's turn comes once a round. Peers want benchmark
 
     MONAI       sliding_window_inference, Gaussian weights, one and four tiles at a time, and its buffered mode
     TorchIO     GridSampler and GridAggregator, Hann weights
-    nnU-Net     its loop: weight a tile, add it and its weights to two volumes, divide in the end; ours to write
-    reference   its plan of 27 tiles with weights that are 0 on every face (surface_study.reference); ours to write
+    nnU-Net     its loop: weight a tile, add it and its weights to two volumes in half precision, divide in the end;
+                written here, also with float32 sums
+    reference   its plan of 27 tiles with weights that are 0 on every face, from surface_study.reference
 
 The others are given the standardised float32 volume; ours makes it of the grey values, tile by tile, four tiles a
 batch, with the volume's table of 256 values at hand. The floor is what two threads need to read the tiles' logits once.
@@ -96,17 +97,19 @@ def torchio(volume: torch.Tensor) -> Callable[[], np.ndarray]:
     return run
 
 
-def loop_of_nnunet(volume: torch.Tensor) -> Callable[[], np.ndarray]:
-    """Give nnU-Net's way: a volume of sums and one of weights."""
-    own = torch.from_numpy(np.einsum("z,y,x->zyx", *[window(TILE)] * 3).astype(np.float32))
+def loop_of_nnunet(volume: torch.Tensor, dtype: torch.dtype) -> Callable[[], np.ndarray]:
+    """Give nnU-Net's way: a volume of sums and one of weights, which it keeps in half precision."""
+    own = torch.from_numpy(np.einsum("z,y,x->zyx", *[window(TILE)] * 3)).to(dtype)
     corners = Grid(tuple(volume.shape[2:]), (TILE,) * 3, OVERLAP)
 
     def run() -> np.ndarray:
-        total, weights = torch.zeros_like(volume[0, 0]), torch.zeros_like(volume[0, 0])
+        total, weights = torch.zeros_like(volume[0, 0], dtype=dtype), torch.zeros_like(volume[0, 0], dtype=dtype)
         for index in corners.indices():
             z, y, x = corners.corner(index)
             box = slice(z, z + TILE), slice(y, y + TILE), slice(x, x + TILE)
-            total[box] += volume[0, 0][box].clone() * own
+            logits = volume[0, 0][box].clone()
+            logits *= own
+            total[box] += logits
             weights[box] += own
         total /= weights
         return total.numpy()
@@ -148,7 +151,8 @@ def main() -> None:
         "MONAI, 4 tiles": monai(volume, 4),
         "MONAI, buffered": monai(volume, 4, buffer_steps=1, buffer_dim=0),
         "TorchIO": torchio(volume),
-        "nnU-Net's loop": loop_of_nnunet(volume),
+        "nnU-Net's loop": loop_of_nnunet(volume, torch.half),
+        "the same with float32 sums": loop_of_nnunet(volume, torch.float32),
         "the reference's plan": loop_of_reference(volume),
     }
     errors = {"ours": np.abs(ours.values() - exact).max()}

@@ -173,6 +173,8 @@ class Engine:
         far is above the threshold's. Where memory does not suffice for the planned tiles, not even one at a time and
         on the CPU, the volume is begun again with smaller ones. Raises PredictionError.
         """
+        if mask is None and sums is None:
+            raise ValueError("found neither a mask nor sums to fill, wanted one of them")
         stages = range(len(self.stages)) if stages is None else stages
         if sums is None and len(stages) > 1:
             sums = np.empty(volume.shape, np.float32)

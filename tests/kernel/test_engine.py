@@ -200,3 +200,8 @@ def test_a_tuned_engine_runs_as_it_found_best_and_so_does_one_that_is_told(weigh
         with Engine.load([weights_file], Settings(), device=told) as other:
             assert other.device == engine.device
             assert predicted(other, volume)[0].tobytes() == predicted(engine, volume)[0].tobytes()
+
+
+def test_a_prediction_that_nobody_wants_is_refused():
+    with engine_of(nn.Identity()) as engine, pytest.raises(ValueError, match="found neither a mask nor sums"):
+        engine.predict(noise((4, 4, 4)))

@@ -68,7 +68,12 @@ def test_a_bundle_holds_what_kaggle_lacks_and_is_whole(tmp_path: Path, cache: Pa
         "native-4.0-cp312-cp312-linux_x86_64.whl",
     }
     assert [held[f"member_{index}.safetensors"] for index in (0, 1)] == [path.read_bytes() for path in weights]
-    assert json.loads(held["settings.json"]) == {"views": ["none", "x"], "dust_voxels": 7, "threshold": None}
+    assert json.loads(held["settings.json"]) == {
+        "views": ["none", "x"],
+        "dust_voxels": 7,
+        "threshold": None,
+        "compiled": False,
+    }
     said = manifest.read(out)
     assert said["weights"] == ["member_0.safetensors", "member_1.safetensors"]
     assert said["requirements"] == [

@@ -194,11 +194,13 @@ def test_a_real_network_is_trained_and_the_kernel_runs_it_as_the_validation_woul
     world: Any, tmp_path: Path, real_network: None
 ) -> None:
     asked = brief(world.request(tmp_path / "run", fold="all"), network=Architecture("FPN", "mobileone_s0"))
-    engine = Engine.load([fit(asked)], KernelSettings(dust_voxels=0), "cpu")
     (case, *_) = cases.read(world.data)[0]
-    found = engine.predict(volume.read(case.image))
-    (checked,) = validate.predict(engine.members[0].network, [case], asked.settings, engine.device, Group())
-    np.testing.assert_array_equal(found.mask, checked.mask(engine.threshold))
+    image = volume.read(case.image)
+    mask = np.empty(image.shape, np.uint8)
+    with Engine.load([fit(asked)], KernelSettings(dust_voxels=0), "cpu") as engine:
+        engine.predict(image, mask)
+        (checked,) = validate.predict(engine.members[0].network, [case], asked.settings, engine.device, Group())
+        np.testing.assert_array_equal(mask, checked.mask(engine.threshold))
 
 
 def test_the_shipped_weights_say_how_every_threshold_scored(whole: Run) -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 
-from surface_kernel.tiles import Grid, starts
+from surface_kernel.tiles import Grid
 from surface_study import reading, reference
 
 
@@ -25,7 +25,7 @@ def smooth(side: int, seed: int = 0) -> np.ndarray:
 
 
 def test_our_starts_at_a_quarter_of_overlap_are_the_references() -> None:
-    assert starts(320, 128, reading.OVERLAP) == (0, 96, 192)
+    assert reading.grid(320, 128).starts_zyx == ((0, 96, 192),) * 3
     assert reading.grid(320, 128).tiles == 27
 
 
