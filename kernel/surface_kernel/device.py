@@ -71,6 +71,11 @@ class Device:
         """Say whether work on it goes on beside Python's."""
         return self.name.startswith("cuda")
 
+    def attend(self) -> None:
+        """Let what this thread asks of CUDA without naming a device, such as pinned memory, go to this one."""
+        if self.is_gpu:
+            torch.cuda.set_device(torch.device(self.name).index or 0)
+
     def autocast(self) -> AbstractContextManager[None]:
         """Give the context in which the network runs in this precision."""
         reduced = self.dtype != "float32"

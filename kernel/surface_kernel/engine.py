@@ -16,10 +16,10 @@ from torch import nn
 from surface_kernel import cost, selftest, surface, tiles, weights
 from surface_kernel.architecture import DIVISOR
 from surface_kernel.cost import Cost
-from surface_kernel.device import Device, choose, share_threads
+from surface_kernel.device import Device, choose, machine_bytes, share_threads
 from surface_kernel.intensity import Intensity, Table
 from surface_kernel.network import restore
-from surface_kernel.predict import Logits, Member, Pass, Predictor, Volume, out_of_memory
+from surface_kernel.predict import Logits, Member, Pass, PredictionError, Predictor, Volume, out_of_memory
 from surface_kernel.selftest import Trial
 from surface_kernel.settings import Settings
 from surface_kernel.stitch import NO_BYTES, NO_FLOATS, Blend, compile_kernels
@@ -28,6 +28,7 @@ from surface_kernel.views import View
 from surface_kernel.volume import forget_planes
 from surface_kernel.weights import Metadata, WeightsError
 
+LARGEST_KEPT_SHARE = 0.6  # of the machine's memory, for the logits of tiles that wait to be blended
 LANES = 2  # while the last planes of one volume are blended, the networks run the next
 
 
@@ -180,6 +181,11 @@ class Engine:
             sums = np.empty(volume.shape, np.float32)
         began, incidents = stages[0], list[str]()
         grid = self.grid(volume.shape)
+        if grid.kept_bytes > (most := machine_bytes() * LARGEST_KEPT_SHARE):
+            found = (
+                f"planes of {volume.shape[1:]} voxels, whose logits take {grid.kept_bytes / 1e9:.0f} GB while they wait"
+            )
+            raise PredictionError(f"found {found}, wanted {most / 1e9:.0f} GB at most: cut the volume along y and x")
         moments, seconds = np.zeros(3), 0.0
         tables = self._lanes[0].tables(volume)
         while True:

@@ -142,16 +142,18 @@ class _Failed:
 def _work(connection: Connection, load: Load, device_name: str | None, threads: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started us ends us
     sys.setswitchinterval(_SWITCH_S)
+    decoded: queue.Queue[Any] = queue.Queue(maxsize=1)
+    threading.Thread(target=_decode, args=(connection, decoded), daemon=True).start()
     try:
         engine = load(device_name, threads)
     except Exception as error:
         connection.send(_Failed(_one_line(error)))
         return
     with engine:
-        _serve(connection, engine, device_name)
+        _serve(connection, decoded, engine, device_name)
 
 
-def _serve(connection: Connection, engine: "Engine", device_name: str | None) -> None:
+def _serve(connection: Connection, decoded: "queue.Queue[Any]", engine: "Engine", device_name: str | None) -> None:
     import torch
 
     from surface_kernel.device import Device
@@ -159,8 +161,6 @@ def _serve(connection: Connection, engine: "Engine", device_name: str | None) ->
 
     send = _Sender(connection)
     send(_Loaded(torch.cuda.device_count() if engine.device.is_gpu else 0))
-    decoded: queue.Queue[Any] = queue.Queue(maxsize=1)
-    threading.Thread(target=_decode, args=(connection, decoded), daemon=True).start()
     tuned, under_way = False, threading.Semaphore(LANES)
 
     def predict(unit: Unit, voxels: volume.Volume) -> None:
@@ -377,17 +377,20 @@ class Pipeline:
                 yield finishing.popleft().result()
 
     def _start(self, device_name: str | None) -> _Worker:
-        return _Worker(self._load, device_name, self._threads)
+        worker = _Worker(self._load, device_name, self._threads)
+        if self._device is not None:  # before any unit, or it would test the device on the first one
+            self._tell_device(worker)
+        return worker
 
     def _hand_out(self, take: Callable[[Sequence[Unit]], Unit | None]) -> bool:
         """Give every worker what it may have, the least busy one first; say whether there may be more.
 
-        Until the first worker is ready it alone is given units.
+        Until the first worker is ready it alone is given units. One that still loads decodes meanwhile.
         """
         eligible = self._workers if self._device is not None else self._workers[:1]
         for ahead in range(UNITS_AHEAD):
             for worker in eligible:
-                if len(worker.units) > ahead or not worker.loaded:
+                if len(worker.units) > ahead:
                     continue
                 unit = self._left_over.popleft() if self._left_over else take(tuple(worker.units))
                 if unit is None:
@@ -426,8 +429,6 @@ class Pipeline:
         worker.loaded = True
         if worker is self._workers[0] and self._device_name is None and len(self._workers) < gpus:
             self._workers += [self._start(f"cuda:{number}") for number in range(len(self._workers), gpus)]
-        if self._device is not None:
-            self._tell_device(worker)
 
     def _agree(self, ready: Ready) -> None:
         """Take over what the first worker found or was told; the others say it once more."""
@@ -435,8 +436,7 @@ class Pipeline:
             return
         self._agreed, self._device = True, ready.device
         for worker in self._workers[1:]:
-            if worker.loaded:
-                self._tell_device(worker)
+            self._tell_device(worker)
         self._on_ready(ready)
 
     def _tell_device(self, worker: _Worker) -> None:

@@ -83,7 +83,8 @@ class Predictor:
         self.seconds = 0.0
         self.intensities = list(dict.fromkeys(member.intensity for member in members))
         self.fed_with = [self.intensities.index(member.intensity) for member in members]
-        self.feeder, self.lander = ThreadPoolExecutor(1, "feed"), ThreadPoolExecutor(1, "land")
+        self.feeder = ThreadPoolExecutor(1, "feed", initializer=device.attend)
+        self.lander = ThreadPoolExecutor(1, "land", initializer=device.attend)
         self.blender, self._sharers = ThreadPoolExecutor(1, "blend"), ThreadPoolExecutor(device.threads, "share")
         self.share = shared_by(self._sharers, device.threads)
         self.copies = torch.cuda.Stream(device.name) if device.is_gpu else None  # type: ignore[no-untyped-call]
@@ -122,6 +123,7 @@ class Predictor:
         """
         if volume.shape != grid.shape_zyx:
             raise ValueError(f"found a volume of {volume.shape}, wanted the grid's {grid.shape_zyx}")
+        self.device.attend()
         tables = self.tables(volume) if tables is None else tables
         yield from _Course(self, volume, grid, passes, finish, on_tiles, tables).slabs()
 

@@ -16,6 +16,7 @@ from surface_kernel.device import Device
 from surface_kernel.engine import Engine
 from surface_kernel.intensity import Intensity
 from surface_kernel.network import NetworkError
+from surface_kernel.predict import PredictionError
 from surface_kernel.settings import Settings
 from surface_kernel.weights import Metadata, WeightsError
 
@@ -205,3 +206,9 @@ def test_a_tuned_engine_runs_as_it_found_best_and_so_does_one_that_is_told(weigh
 def test_a_prediction_that_nobody_wants_is_refused():
     with engine_of(nn.Identity()) as engine, pytest.raises(ValueError, match="found neither a mask nor sums"):
         engine.predict(noise((4, 4, 4)))
+
+
+def test_planes_too_wide_for_the_memory_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr(engine_module, "machine_bytes", lambda: 10_000)
+    with engine_of(nn.Identity()) as engine, pytest.raises(PredictionError, match=r"found planes of \(40, 40\) voxels"):
+        predicted(engine, noise((4, 40, 40)))

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import torch
 from scenes import noise
+from torch import Tensor, nn
 
+from surface_kernel.device import Device
 from surface_kernel.engine import Engine
+from surface_kernel.intensity import Intensity
+from surface_kernel.predict import Member, Predictor
 from surface_kernel.settings import Settings
+from surface_kernel.tiles import Grid
+from surface_kernel.views import View
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,3 +30,37 @@ def test_a_gpu_agrees_with_the_cpu(weights_file: Path) -> None:
         logits = np.concatenate([slab for _, slab in engine.logits(volume)])
         probabilities.append(1 / (1 + np.exp(-logits.astype(np.float64))))
     assert np.abs(probabilities[0] - probabilities[1]).mean() < 0.005
+
+
+def test_a_gpu_is_tested_and_predicts_the_same_mask_twice(weights_file: Path) -> None:
+    volume, masks = noise((70, 65, 66)), []
+    with Engine.load([weights_file], Settings(dust_voxels=0), "cuda") as engine:
+        trials = engine.tune(volume)
+        assert engine.device.name == "cuda"
+        assert {trial.device.dtype for trial in trials} >= {"float32", "float16"}
+        for _ in range(2):  # the second time with buffers of the first
+            masks.append(np.empty(volume.shape, np.uint8))
+            assert engine.predict(volume, masks[-1]).incidents == ()
+    assert (masks[0] != masks[1]).mean() < 0.001
+    assert 0.05 < masks[0].mean() < 0.95
+
+
+class Spoilt(nn.Module):
+    """An identity with one logit that is not finite in each batch, and no memory for more than two tiles."""
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        if len(tiles) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        spoilt = tiles.clone()
+        spoilt[-1, 0, 1, 2, 3] = float("nan")
+        return spoilt
+
+
+def test_on_a_gpu_too_memory_and_logits_are_mended() -> None:
+    volume, grid = noise((40, 33, 50)), Grid((40, 33, 50), (16, 16, 16), 0.5)
+    member = Member(Spoilt(), Intensity(), nn.Identity())
+    with Predictor([member], Device("cuda", "float32", batch=4, threads=2)) as predictor:
+        found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid, [(0, View())])])
+        assert "memory did not suffice: 2 tiles at a time from here on" in predictor.incidents
+        assert any("repeated in float32" in incident for incident in predictor.incidents)
+    np.testing.assert_allclose(found, Intensity().table(volume)[volume], atol=1e-5)
