@@ -26,10 +26,11 @@ from surface_kernel.architecture import Architecture  # noqa: E402
 from surface_kernel.device import Device  # noqa: E402
 from surface_kernel.engine import Engine  # noqa: E402
 from surface_kernel.intensity import Intensity  # noqa: E402
-from surface_kernel.pipeline import Done, Pipeline, Unit  # noqa: E402
+from surface_kernel.pipeline import Pipeline  # noqa: E402
 from surface_kernel.settings import Settings  # noqa: E402
 from surface_kernel.tiles import Grid  # noqa: E402
 from surface_kernel.weights import Metadata  # noqa: E402
+from surface_kernel.worker import Done, Unit  # noqa: E402
 
 TILE, ACROSS, DEPTHS = 128, 320, (320, 640, 1280)
 TOLD = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)

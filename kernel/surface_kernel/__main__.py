@@ -21,10 +21,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from surface_kernel import mounts, volume
 from surface_kernel.clock import Clock
-from surface_kernel.pipeline import Done, LoadEngine, Pipeline, Ready, Unit
+from surface_kernel.pipeline import Pipeline
 from surface_kernel.report import PREDICTED, ZEROS, RunReport, VolumeReport
 from surface_kernel.settings import Settings, from_toml
 from surface_kernel.submission import Submission
+from surface_kernel.worker import Done, LoadEngine, Ready, Unit
 
 DEVICE_HELP = "cpu, cuda, cuda:N, or an earlier run_report.json; all GPUs where there are some"
 MASK, PROBABILITY, LOGIT = "mask", "probability", "logit"

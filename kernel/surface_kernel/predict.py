@@ -218,9 +218,10 @@ class _Course:
                 began_s = time.perf_counter()
                 while batch := fed.result():
                     fed = self._predictor.feeder.submit(next, batches, None)
+                    zeros = set(batch.zeros)  # a margin may have very many
                     for index in sorted(batch.zeros + batch.tiles):
                         yield from self._make_room(index)
-                        if index in batch.zeros:
+                        if index in zeros:
                             self._where[self._place(index)] = 0
                             self._count_in([index])
                     if batch.tiles:

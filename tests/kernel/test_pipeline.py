@@ -10,9 +10,10 @@ from scenes import names_in, noise
 
 from surface_kernel import pipeline
 from surface_kernel.intensity import Intensity
-from surface_kernel.pipeline import Pipeline, Unit, WorkerError
+from surface_kernel.pipeline import Pipeline, WorkerError
 from surface_kernel.settings import Settings
 from surface_kernel.volume import write_lzw
+from surface_kernel.worker import Unit
 
 SHAPE = (40, 33, 35)
 
