@@ -81,7 +81,7 @@ class Engine:
         with ThreadPoolExecutor(1, "compile") as pool:
             compiling = pool.submit(compile_kernels)
             loaded = [weights.load(path) for path in files]
-            compiling.result()  # before networks are built: that looks at all modules, and none may come meanwhile
+            compiling.result()
         first = loaded[0][0]
         for path, (metadata, _) in zip(files, loaded, strict=True):
             if (metadata.tile_zyx, metadata.overlap) != (first.tile_zyx, first.overlap):

@@ -165,7 +165,8 @@ def _missing(distribution: str, error: ModuleNotFoundError) -> str:
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     """Let imports of the five libraries succeed, and leave no trace of that: what was really loaded comes back."""
-    real = {name: module for name, module in sys.modules.items() if name.split(".")[0] in _STOOD_IN}
+    # Lists, taken in one step: another thread may import something meanwhile.
+    real = {name: module for name, module in list(sys.modules.items()) if name.split(".")[0] in _STOOD_IN}
     for name in real:
         del sys.modules[name]
     finder = _StandInFinder()
@@ -174,7 +175,7 @@ def _stand_ins() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        for name in [name for name in sys.modules if name.split(".")[0] in _STOOD_IN]:
+        for name in [name for name in list(sys.modules) if name.split(".")[0] in _STOOD_IN]:
             del sys.modules[name]
         sys.modules.update(real)
 

@@ -1,8 +1,8 @@
 """Volumes on disk: the competition's TIFFs in, masks out that the scorer reads back as they were written.
 
-Every axis order is (z, y, x). Pixels are decoded by Pillow, page by page, as the competition's scorer does: it reads
-LZW wherever it is installed, while tifffile needs imagecodecs for that, which Kaggle's image lacks. Headers are read
-by tifffile, which says what a file declares without decoding any of it.
+Every axis order is (z, y, x). Plain LZW is decoded here (`lzw`), anything else and what is broken by Pillow, page by
+page, as the competition's scorer does: it reads LZW wherever it is installed, while tifffile needs imagecodecs for
+that, which Kaggle's image lacks. Headers are read by tifffile, which says what a file declares without decoding it.
 """
 
 import mmap
@@ -45,10 +45,12 @@ class Header:
     """What a file declares about itself, checked to be a grey uint8 volume.
 
     offset: the byte at which its voxels begin, where they lie there in one piece, as in memory; None where they don't.
+    strips: where its pages are plain LZW, first byte, bytes and decoded bytes of every strip, in order; else empty.
     """
 
     shape_zyx: Shape
     offset: int | None = None
+    strips: tuple[tuple[int, int, int], ...] = ()
 
 
 def read_header(path: Path) -> Header:
@@ -88,7 +90,38 @@ def read_header(path: Path) -> Header:
     assert shape_zyx is not None  # all pages have one shape
     if len(pages) == 1:
         raise VolumeError(f"{path}: found a single page of {shape_zyx[1:]}, wanted {WANTED}", shape_zyx)
-    return Header(shape_zyx, _offset_of_one_piece(pages))
+    return Header(shape_zyx, _offset_of_one_piece(pages), tuple(_lzw_strips(pages)))
+
+
+def _lzw_strips(pages: Sequence[tifffile.TiffPage]) -> list[tuple[int, int, int]]:
+    """Give first byte, bytes and decoded bytes of the strips of pages that hold nothing but LZW; none for any other."""
+    strips = []
+    for page in pages:
+        rows = range(0, page.imagelength, max(1, page.rowsperstrip))
+        sizes = [min(page.rowsperstrip, page.imagelength - row) * page.imagewidth for row in rows]
+        plain = page.compression == 5 and page.predictor == 1 and page.fillorder == 1 and not page.is_tiled
+        if not plain or not len(sizes) == len(page.dataoffsets) == len(page.databytecounts):
+            return []
+        strips += list(zip(page.dataoffsets, page.databytecounts, sizes, strict=True))
+    return strips
+
+
+def _read_lzw(path: Path, strips: Sequence[tuple[int, int, int]], out: Volume) -> bool:
+    """Decode a volume's strips into it; say whether all were in order. Pillow tells of what is not."""
+    from surface_kernel import lzw  # numba: headers are read, and zeros written, without it
+
+    try:
+        content = np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError):
+        return False
+    flat, first = out.reshape(-1), 0
+    for offset, count, size in strips:
+        if offset + count > content.size or not lzw.decode(
+            np.array(content[offset : offset + count]), flat[first : first + size]
+        ):
+            return False
+        first += size
+    return first == flat.size
 
 
 def _offset_of_one_piece(pages: Sequence[tifffile.TiffPage]) -> int | None:
@@ -145,8 +178,11 @@ def read(path: Path) -> Volume:
 
     Raises VolumeError as `read_header` does, and when a page cannot be decoded.
     """
-    shape_zyx = read_header(path).shape_zyx
+    header = read_header(path)
+    shape_zyx = header.shape_zyx
     volume = np.empty(shape_zyx, np.uint8)
+    if header.strips and _read_lzw(path, header.strips, volume):
+        return volume
     pages = 0
     for page in _pages(path):
         if pages >= shape_zyx[0] or page.shape != shape_zyx[1:]:
