@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import sys
 import tempfile
 from collections import Counter, deque
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     log.setLevel(logging.INFO)  # ours alone: libraries tell what they do at this level too
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds odd in a file is in our error already
+    if not os.access(Path(__file__).parent, os.W_OK):  # where numba would keep what it compiled
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / "surface_kernel_numba"))
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if words[:1] == ["predict"]:
