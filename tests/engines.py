@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from broken_disk import BrokenDisk
 from torch import nn
 
 from surface_kernel.architecture import Architecture
@@ -58,7 +59,30 @@ def _run_out():
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-DEEDS = {"fail": _fail, "die": _die, "run out": _run_out, "nothing": lambda: None}
+def _hang():
+    time.sleep(1000)
+
+
+DEEDS = {"fail": _fail, "die": _die, "run out": _run_out, "hang": _hang, "nothing": lambda: None}
+
+
+class Slanted(nn.Module):
+    """Adds a slope along every axis to what it sees: each view of a volume has another mask."""
+
+    def forward(self, tiles):
+        slopes = [torch.linspace(-step, step, size) for step, size in zip((1, 2, 3), tiles.shape[2:], strict=True)]
+        return tiles + slopes[0][:, None, None] + slopes[1][:, None] + slopes[2]
+
+
+@dataclass(frozen=True)
+class LoadSlanted:
+    """Loads an engine of a `Slanted` network."""
+
+    files: tuple[Path, ...]
+    settings: Settings
+
+    def __call__(self, device_name, threads):
+        return Engine([Slanted()], [TOLD], self.settings, CPU, Cost(1, 1, 1))
 
 
 class Sleeping(nn.Module):
@@ -104,3 +128,58 @@ class LoadFiles:
         networks = [nn.Sequential(Marked(self.deed), network) for network in engine.networks]
         engine.close()
         return Engine(networks, engine.told, self.settings, engine.device, engine.cost)
+
+
+@dataclass(frozen=True)
+class LoadOnBrokenDisk:
+    """Loads an engine into a worker whose n-th change below a folder goes wrong; it leaves their number in `count`."""
+
+    folder: Path
+    nth: int
+    kind: str
+    count: Path
+    settings: Settings
+
+    def __call__(self, device_name, threads):
+        broken = BrokenDisk(self.folder, self.nth, self.kind)
+        broken.__enter__()  # for as long as the worker lives
+        count = os.open(self.count, os.O_CREAT | os.O_WRONLY)
+        change = broken.change
+
+        def counted():
+            os.pwrite(count, f"{broken.seen + 1:6}".encode(), 0)
+            return change()
+
+        broken.change = counted
+        return Engine([Marked("nothing")], [TOLD], self.settings, CPU, Cost(1, 1, 1))
+
+
+class Short(nn.Module):
+    """Runs out of memory at the n-th call, and the `more` after it."""
+
+    def __init__(self, network, nth, more=0, error=torch.OutOfMemoryError):
+        super().__init__()
+        self.network, self.calls = network, 0
+        self.fail = range(nth, nth + 1 + more)
+        self.error = error
+
+    def forward(self, tiles):
+        self.calls += 1
+        if self.calls in self.fail:
+            raise self.error("CUDA out of memory")
+        return self.network(tiles)
+
+    def __deepcopy__(self, memo):
+        return self  # every place that it is put to counts the same calls
+
+
+@dataclass(frozen=True)
+class LoadShort:
+    """Loads an identity that runs out of memory at the n-th call of a worker and the `more` after it."""
+
+    nth: int
+    more: int
+    settings: Settings
+
+    def __call__(self, device_name, threads):
+        return Engine([Short(nn.Identity(), self.nth, self.more)], [TOLD], self.settings, CPU, Cost(1, 1, 1))

@@ -1,6 +1,7 @@
 """Tiny worlds with answers worked out by hand, and the folders that hold them. Axis order is (z, y, x)."""
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -44,15 +45,22 @@ def write_competition(folder, images):
 
 
 def write_bundle(folder, weights, **settings):
-    """Writes what the engine reads of a bundle: the manifest's list of weights, and settings.json."""
+    """Writes what the engine reads of a bundle: the weights, settings.json, and the manifest that lists them."""
     folder.mkdir(parents=True)
-    names = [path.name for path in weights]
     for path in weights:
         (folder / path.name).hardlink_to(path)
-    (folder / "manifest.json").write_text(
-        json.dumps({"format": "surface-bundle/1", "weights": names, "settings": "settings.json"})
-    )
     (folder / "settings.json").write_text(json.dumps(settings))
+    return list_bundle(folder, [path.name for path in weights])
+
+
+def list_bundle(folder, weights):
+    """Writes the manifest of a bundle's weights and settings as they are now."""
+    files = {}
+    for name in [*weights, "settings.json"]:
+        content = (folder / name).read_bytes()
+        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    manifest = {"format": "surface-bundle/1", "weights": weights, "settings": "settings.json", "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 

@@ -5,14 +5,16 @@ python -m surface_kernel predict --weights FILE... --input FILE|DIR --out DIR
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import math
 import os
 import sys
 import tempfile
+import traceback
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,20 +22,23 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from surface_kernel import mounts, volume
+from surface_kernel import disk, mounts, volume
 from surface_kernel.clock import Clock
-from surface_kernel.pipeline import Pipeline
-from surface_kernel.report import PREDICTED, ZEROS, RunReport, VolumeReport
+from surface_kernel.ledger import Ledger, LedgerError, identity
+from surface_kernel.pipeline import Pipeline, WorkerError
+from surface_kernel.plan import Standing
+from surface_kernel.report import RunReport
+from surface_kernel.run import TRIES, Run
 from surface_kernel.settings import Settings, from_toml
 from surface_kernel.submission import Submission
+from surface_kernel.volume import Shape
 from surface_kernel.worker import Done, LoadEngine, Ready, Unit
 
 DEVICE_HELP = "cpu, cuda, cuda:N, or an earlier run_report.json; all GPUs where there are some"
 MASK, PROBABILITY, LOGIT = "mask", "probability", "logit"
-COMPLETE, FAILED, DEGRADED = 0, 1, 3
+COMPLETE, FAILED, DEGRADED, UNFORESEEN = 0, 1, 3, 70
 BUDGET_S = 8.5 * 3600  # of the nine hours that Kaggle gives
 USUAL_SHAPE_ZYX = (320, 320, 320)  # of 738 of the competition's 786 volumes: the guess where no header can be read
-SAVE_EVERY_S = 60.0
 log = logging.getLogger("surface_kernel")
 
 
@@ -41,7 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; give the exit code: 0 complete, 3 degraded, 1 failed."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     log.setLevel(logging.INFO)  # ours alone: libraries tell what they do at this level too
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds odd in a file is in our error already
     if not os.access(Path(__file__).parent, os.W_OK):  # where numba would keep what it compiled
         os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / "surface_kernel_numba"))
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -56,46 +60,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def submit(arguments: argparse.Namespace) -> int:
     """Predict every test volume of the competition folder into OUT/submission.zip."""
-    clock = Clock(arguments.budget_s)
+    clock, given = Clock(arguments.budget_s), _device(arguments.device)
     bundle = mounts.read_bundle(arguments.bundle)
-    images = mounts.read_test_images(arguments.competition)
-    with tempfile.TemporaryDirectory(dir=_made(arguments.scratch), prefix="surface_") as scratch:
-        shapes_zyx, unreadable = _shapes(images)
-        submission = Submission(shapes_zyx, arguments.out, Path(scratch))
-        log.info("volumes: %d; a submission of zeros stands after %.1f s", len(images), clock.elapsed_s)
-        reports = {case: VolumeReport(case, shapes_zyx[case], ZEROS, reason=why) for case, why in unreadable.items()}
-        units = {
-            case: Unit(case, path, shapes_zyx[case], mask=Path(scratch) / f"{case}.raw")
-            for case, path in images.items()
-            if case not in unreadable
-        }
-        hopper = _Hopper(units.values(), clock)
-        progress = _Progress(hopper.left)
-        saved_s = clock.elapsed_s
-        load = LoadEngine(bundle.weights, bundle.settings)
-        named, device = _device(arguments.device)
+    volumes = [_standing(case, path) for case, path in mounts.read_test_images(arguments.competition).items()]
+    submission = Submission({volume.case: volume.shape_zyx for volume in volumes}, arguments.out)
+    if not submission.stands():
+        disk.insist(submission.write, TRIES)
+    log.info("volumes: %d; a submission stands after %.1f s", len(volumes), clock.elapsed_s)
 
-        def finish(done: Done) -> VolumeReport:
-            return _put(done, submission, bundle.settings.dust_voxels)
+    stages = bundle.settings.stages(len(bundle.weights))
+    load, progress = LoadEngine(bundle.weights, bundle.settings), _Progress()
+    with Ledger(_scratch(arguments), identity(bundle)) as ledger:
+        named, device = _agreed(*given, ledger.how)
+        passes, dust_voxels = [len(stage) for stage in stages], bundle.settings.dust_voxels
+        run = Run(volumes, passes, ledger, submission, clock, dust_voxels, progress.say)
+        run.resume()
+        failed = run.go_on() and not _predict_all(run, progress, load, named, device)
+        run.end()
+        report = RunReport(
+            *(run.plan.reports(), progress.device, clock.elapsed_s, clock.budget_s),
+            *(progress.how | {"trials": ledger.how.get("trials", [])}, run.trouble),
+        )
+        disk.insist(lambda: report.write(arguments.out), TRIES)
+        if run.plan.worth_going_on:
+            log.info("%s: what was done is kept: the same command goes on with it", ledger.folder)
+        else:
+            ledger.remove()
+    for outcome in report.volumes:
+        if outcome.reason or outcome.warning:
+            log.info("%s", outcome.line())
+    log.info("%s: %s", "failed" if failed else report.verdict, submission.path)
+    return FAILED if failed else COMPLETE if report.complete else DEGRADED
 
-        if units:
-            with Pipeline(load, named, device=device, on_ready=progress.begin, on_tiles=progress.update) as pipeline:
-                for report in pipeline.run(hopper.take, finish):
-                    reports[report.case] = report
-                    clock.learn(_voxels(report.shape_zyx), report.seconds)
-                    progress.say(f"[{len(reports)}/{len(images)}] {report.line()}")
-                    if clock.elapsed_s - saved_s > SAVE_EVERY_S:
-                        submission.write()
-                        saved_s = clock.elapsed_s
+
+def _predict_all(
+    run: Run, progress: "_Progress", load: LoadEngine, named: str | None, device: dict[str, Any] | None
+) -> bool:
+    """Let workers do what is planned, as long as there is time; say whether they could."""
+    plan = run.plan
+    if not plan.open:
+        return True
+
+    def begin(ready: Ready) -> None:
+        progress.begin(ready, Counter(volume.shape_zyx for volume in plan.open), plan.units_left())
+        run.begin(ready, progress.how)
+        log.info("%s", plan.line())
+
+    try:
+        with Pipeline(load, named, 1, None, device, begin, progress.update, run.tell) as pipeline:
+            for line in pipeline.run(plan.take, run.finish, plan.received, run.go_on):
+                plan.workers = max(1, pipeline.workers)
+                progress.say(line)
+            if pipeline.given_up:
+                plan.ended = "no worker was left"
+    except WorkerError as error:
+        plan.ended = str(error)
+        run.tell(f"error: {error}")
+        return False
+    finally:
         progress.close()
-        for unit in hopper.left:
-            reports[unit.case] = VolumeReport(unit.case, unit.shape_zyx, ZEROS, reason="no time was left")
-        submission.write()
-        submission.check()
-    run = RunReport([reports[case] for case in images], progress.device, clock.elapsed_s, progress.how)
-    run.write(arguments.out)
-    log.info("%s: %s", "complete" if run.complete else "degraded", submission.path)
-    return COMPLETE if run.complete else DEGRADED
+    return True
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -122,8 +146,8 @@ def predict(arguments: argparse.Namespace) -> int:
             raw = output / f"{path.stem}.raw.partial"
             mask, sums = (raw, None) if arguments.save == MASK else (None, raw)
             units.append(Unit(path.stem, path, header.shape_zyx, mask, sums))
-    hopper = _Hopper(units)
-    progress = _Progress(units)
+    left = deque(units)
+    progress, shapes = _Progress(), Counter(unit.shape_zyx for unit in units)
     load = LoadEngine(tuple(arguments.weights), settings)
     named, device = _device(arguments.device)
 
@@ -134,8 +158,10 @@ def predict(arguments: argparse.Namespace) -> int:
             (done.unit.mask or done.unit.sums or output).unlink(missing_ok=True)
 
     if units:
-        with Pipeline(load, named, device=device, on_ready=progress.begin, on_tiles=progress.update) as pipeline:
-            for line in pipeline.run(hopper.take, finish):
+        with Pipeline(
+            load, named, 1, None, device, lambda ready: progress.begin(ready, shapes), progress.update, progress.say
+        ) as pipeline:
+            for line in pipeline.run(lambda before: left.popleft() if left else None, finish):
                 progress.say(line)
                 failed += line.startswith("error: ")
         progress.close()
@@ -166,63 +192,29 @@ def _save(done: Done, output: Path, save: str, dust_voxels: int, passes: int) ->
     return f"{name}  {done.seconds:.1f} s  {found}{incidents}"
 
 
-def _put(done: Done, submission: Submission, dust_voxels: int) -> VolumeReport:
-    """Turn a unit's raw mask into the submission's; it is not needed after that."""
-    unit, notes = done.unit, done.incidents
-    assert unit.mask is not None  # every unit of a submission has one
-    if done.error:
-        unit.mask.unlink(missing_ok=True)
-        return VolumeReport(unit.case, unit.shape_zyx, ZEROS, done.seconds, reason=done.error, notes=notes)
-    import numpy as np
-
-    from surface_kernel.surface import drop_dust
-
-    mask = np.fromfile(unit.mask, np.uint8).reshape(unit.shape_zyx)
-    unit.mask.unlink()
-    drop_dust(mask, dust_voxels)
-    submission.put(unit.case, mask)
-    return VolumeReport(
-        unit.case, unit.shape_zyx, PREDICTED, done.seconds, float(mask.mean()), done.variance, "", notes
-    )
-
-
 def _mean(mask: "volume.Volume") -> float:
     return sum(float(plane.mean()) for plane in mask) / len(mask)
-
-
-class _Hopper:
-    """Gives units to workers that ask, as long as there is time for them. left: those that are still in it."""
-
-    def __init__(self, units: Iterable[Unit], clock: Clock | None = None) -> None:
-        self.left, self._clock = deque(units), clock
-
-    def take(self, before: Sequence[Unit]) -> Unit | None:
-        """Give the next unit to a worker that has the units `before` still to do; None when there is none for it."""
-        if not self.left:
-            return None
-        voxels = sum(_voxels(unit.shape_zyx) for unit in [*before, self.left[0]])
-        if self._clock and not self._clock.fits(voxels):
-            return None
-        return self.left.popleft()
 
 
 class _Progress:
     """Tells what is planned once the engine is ready, then how many tiles are done."""
 
-    def __init__(self, units: Iterable[Unit]) -> None:
-        self._shapes = Counter(unit.shape_zyx for unit in units)
+    def __init__(self) -> None:
         self._bar: tqdm | None = None
         self.device, self.how, self.passes = "no device", dict[str, Any](), 1
 
-    def begin(self, ready: Ready) -> None:
-        """Print how the networks run, and what there is to do."""
+    def begin(self, ready: Ready, shapes: Counter[Shape], units: Counter[Shape] | None = None) -> None:
+        """Print how the networks run, and what there is to do.
+
+        shapes: how many volumes there are of each. units: how many stages of them are to be done; None: all.
+        """
         self.device, self.passes = ready.described, ready.passes
         self.how = {"device": dict(ready.device), "trials": list(ready.trials), "tiles": {}}
         for trial in ready.trials:
             log.info("tried %s", trial)
         log.info("networks: %d, passes: %d, on %s", ready.members, ready.passes, ready.described)
         tiles, total_s = 0, 0.0
-        for shape_zyx, volumes in self._shapes.items():
+        for shape_zyx, volumes in shapes.items():
             grid = ready.grid(shape_zyx)
             work = ready.flop * grid.tiles * math.prod(grid.tile_zyx) * ready.passes
             seconds = ready.seconds(grid)
@@ -233,10 +225,10 @@ class _Progress:
                 *(volumes, _sides(shape_zyx), grid.tiles, _sides(grid.tile_zyx), grid.redundancy * ready.passes),
                 *(work / 1e9, expected),
             )
-            tiles += volumes * grid.tiles * ready.stages
+            tiles += grid.tiles * (units[shape_zyx] if units else volumes * ready.stages)
             total_s += volumes * seconds
         if total_s:
-            log.info("expected: %.0f s for %d volumes on one device", total_s, sum(self._shapes.values()))
+            log.info("expected: %.0f s for %d volumes on one device", total_s, sum(shapes.values()))
         self._bar = tqdm(total=tiles, unit="tile", leave=False, disable=None)
 
     def update(self, tiles: int) -> None:
@@ -260,30 +252,43 @@ def _device(given: str | None) -> tuple[str | None, dict[str, Any] | None]:
     if given is None or not given.endswith(".json"):
         return given, None
     try:
-        device = json.loads(Path(given).read_text())["how"]["device"]
-        return str(device["name"]), dict(device)
+        device = dict(json.loads(Path(given).read_text())["how"]["device"])
+        return str(device["name"]), device
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise mounts.MountError(f"{given}: found no device in it ({error!r}), wanted a run_report.json") from error
+
+
+def _agreed(
+    named: str | None, device: dict[str, Any] | None, how: Mapping[str, Any]
+) -> tuple[str | None, dict[str, Any] | None]:
+    """Give the device that the ledger holds, where it holds one. Raises LedgerError where another one is asked for."""
+    if not how:
+        return named, device
+    agreed = dict(how["device"])
+    if (device and device != agreed) or (named and named != agreed["name"]):
+        wanted = f"wanted {agreed} as in the run that is gone on with: name another --scratch to begin anew"
+        raise LedgerError(f"--device: found {device or named}, {wanted}")
+    return named, agreed
+
+
+def _scratch(arguments: argparse.Namespace) -> Path:
+    """Give the folder of this run below the scratch folder: the same one when it is started again."""
+    name = hashlib.sha256(bytes(arguments.out.resolve())).hexdigest()[:12]
+    return Path(arguments.scratch) / f"surface_{name}"
 
 
 def _sides(shape_zyx: Sequence[int]) -> str:
     return "×".join(str(size) for size in shape_zyx)
 
 
-def _shapes(images: Mapping[str, Path]) -> tuple[dict[str, tuple[int, int, int]], dict[str, str]]:
-    """Give every id's shape, and the ids whose image cannot be used with the reason why."""
-    shapes_zyx, unreadable = {}, {}
-    for case, path in images.items():
-        try:
-            shapes_zyx[case] = volume.read_header(path).shape_zyx
-        except volume.VolumeError as error:
-            shapes_zyx[case] = error.shape_zyx or USUAL_SHAPE_ZYX
-            unreadable[case] = str(error) if error.shape_zyx else f"{error}; its shape is a guess"
-    return shapes_zyx, unreadable
-
-
-def _voxels(shape_zyx: tuple[int, int, int]) -> int:
-    return math.prod(shape_zyx)
+def _standing(case: str, path: Path) -> Standing:
+    """Look at an image's header: a volume that cannot be used has no further stage, and zeros of the shape it says."""
+    try:
+        return Standing(case, path, volume.read_header(path).shape_zyx)
+    except volume.VolumeError as error:
+        if error.shape_zyx:
+            return Standing(case, path, error.shape_zyx, closed=str(error))
+        return Standing(case, path, USUAL_SHAPE_ZYX, closed=f"{error}; its shape is a guess")
 
 
 def _made(folder: Path) -> Path:
@@ -314,4 +319,9 @@ def _predict_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        exit_code = main()
+    except Exception:  # not foreseen: whoever started this should start it again, which 1 would keep it from
+        traceback.print_exc()
+        exit_code = UNFORESEEN
+    sys.exit(exit_code)

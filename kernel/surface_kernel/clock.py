@@ -1,38 +1,61 @@
-"""The time there is, and whether one more volume fits in."""
+"""The time there is, and what each kind of work takes on this machine.
 
+The clock counts from the start of the process, so that what Python needed to get here counts too. Costs are measured
+as the run goes: seconds for a size (voxels, passes over voxels, bytes), of each kind of work the last few.
+"""
+
+import os
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from pathlib import Path
+
+MARGIN = 1.25  # how much longer than usual work is taken to be, at the least
+REMEMBERED = 8  # of each kind: a machine that slows down is noticed, and a slow start forgotten
+_BORN_S = time.monotonic()
 
 
-@dataclass
+def process_age_s() -> float:
+    """Give the seconds since this process began; since this module was imported, where the system does not say."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return time.monotonic() - _BORN_S
+
+
 class Clock:
-    """Counts down `budget_s` seconds from now.
+    """Counts down from `budget_s`, and remembers what work took.
 
-    margin: how much longer than the slowest volume so far, per voxel, the next one is taken to be.
-    reserve_s: kept for writing the submission.
+    elapsed_s: gives the seconds that have gone by.
     """
 
-    budget_s: float
-    margin: float = 1.25
-    reserve_s: float = 30.0
-    now_s: Callable[[], float] = time.monotonic
-    _start_s: float = field(init=False)
-    _slowest_s_per_voxel: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        self._start_s = self.now_s()
+    def __init__(self, budget_s: float, elapsed_s: Callable[[], float] = process_age_s) -> None:
+        self.budget_s, self._elapsed_s = budget_s, elapsed_s
+        self._seen: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the clock was made."""
-        return self.now_s() - self._start_s
+        """Seconds that have gone by."""
+        return self._elapsed_s()
 
-    def learn(self, voxels: int, seconds: float) -> None:
-        """Remember how long a volume took."""
-        self._slowest_s_per_voxel = max(self._slowest_s_per_voxel, seconds / voxels)
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left."""
+        return self.budget_s - self.elapsed_s
 
-    def fits(self, voxels: int) -> bool:
-        """Say whether a volume may be begun. The first one always may, while there is any time left at all."""
-        expected_s = voxels * self._slowest_s_per_voxel * self.margin
-        return self.elapsed_s + expected_s + min(self.reserve_s, 0.1 * self.budget_s) < self.budget_s
+    def learn(self, kind: str, size: float, seconds: float) -> None:
+        """Remember what work of some kind and size took; nothing where either is unknown, which is 0."""
+        if size > 0 and seconds > 0:
+            self._seen[kind].append(seconds / size)
+
+    def knows(self, kind: str) -> bool:
+        """Say whether work of this kind was ever measured."""
+        return bool(self._seen[kind])
+
+    def expect_s(self, kind: str, size: float) -> float:
+        """Give what work may take: the slowest of the last few, but at least MARGIN times their mean; 0 if unknown."""
+        seen = self._seen[kind]
+        if not seen:
+            return 0.0
+        return size * max(*seen, MARGIN * sum(seen) / len(seen))

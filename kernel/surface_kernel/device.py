@@ -5,7 +5,6 @@ last bits of the logits change with them: so a run reports its `Device`, and who
 """
 
 import copy
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,6 +17,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from surface_kernel.cost import Cost
+from surface_kernel.machine import cores, machine_bytes
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LAYOUTS = ("contiguous", "channels_last")
@@ -146,25 +146,6 @@ def share_threads(device: Device) -> None:
     """
     numba.set_num_threads(min(device.threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     torch.set_num_threads(device.threads)
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    counted = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
-    return counted or 1
-
-
-def machine_bytes() -> int:
-    """Give the memory that there is for this process and all beside it: the container's limit or the machine's."""
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(limit).read_text().strip()
-        except OSError:
-            continue
-        if text.isdecimal():
-            found = min(found, int(text))
-    return found
 
 
 def has_amx() -> bool:

@@ -16,8 +16,9 @@ from torch import nn
 from surface_kernel import cost, selftest, surface, tiles, weights
 from surface_kernel.architecture import DIVISOR
 from surface_kernel.cost import Cost
-from surface_kernel.device import Device, choose, machine_bytes, share_threads
+from surface_kernel.device import Device, choose, share_threads
 from surface_kernel.intensity import Intensity, Table
+from surface_kernel.machine import machine_bytes
 from surface_kernel.network import restore
 from surface_kernel.predict import Logits, Member, Pass, PredictionError, Predictor, Volume, out_of_memory
 from surface_kernel.selftest import Trial

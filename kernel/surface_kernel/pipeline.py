@@ -14,9 +14,11 @@ else, so a further worker, or one in place of one that died, stands in a moment.
 import contextlib
 import multiprocessing
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -25,7 +27,14 @@ from surface_kernel.worker import Done, Failed, Load, Loaded, Ready, Unit, one_l
 
 UNITS_AHEAD = 3  # blended, predicted and decoded at a time
 FINISHING = 4
-RESTARTS = 3
+RESTARTS = 12  # of all workers together: three for each of a few volumes that are the death of any worker
+SILENCE_S = (
+    300.0  # a ready worker that has work and says nothing for so long, or for so many times as it ever did, hangs
+)
+LOADING_SILENCE_S = 1800.0  # a first import from a slow disk, a compiler
+_SILENCES = 20
+_POLL_S = 0.5
+_DYING_S = 10.0
 _PRELOADED = ["surface_kernel.engine", "torch.fx.experimental.symbolic_shapes"]  # the latter for `cost`: a second
 Finished = TypeVar("Finished")
 
@@ -35,18 +44,50 @@ class WorkerError(RuntimeError):
 
 
 class _Worker:
-    """A process, the units that it has, and the way to it."""
+    """A process, the units that it has, and the way to it.
+
+    since_s: when it began with the first of its units. heard_s: when it last said anything; longest_s: its longest
+    silence while it worked.
+    """
 
     def __init__(self, load: Load, device_name: str | None, threads: int | None) -> None:
         self.device_name = device_name
         self.units: deque[Unit] = deque()
-        self.loaded = self.told = False
+        self.loaded = self.told = self.ready = False
+        self.since_s = self.heard_s = time.monotonic()
+        self.longest_s = 0.0
+        self.hangs = ""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=work, args=(theirs, load, device_name, threads), daemon=True)
         self.process.start()
         theirs.close()
+
+    def give(self, unit: Unit) -> None:
+        """Note that it has one more unit."""
+        if not self.units:
+            self.since_s = self.heard_s = time.monotonic()
+        self.units.append(unit)
+
+    def heard(self) -> None:
+        """Note that it said something."""
+        now_s = time.monotonic()
+        if self.ready:
+            self.longest_s = max(self.longest_s, now_s - self.heard_s)
+        self.heard_s = now_s
+
+    def took_s(self) -> float:
+        """Give what the unit that just ended took: since the one before ended, or since it was given."""
+        began_s, self.since_s = self.since_s, time.monotonic()
+        return self.since_s - began_s
+
+    def end_if_silent(self) -> None:
+        """Kill it if it has said nothing for so long that it must hang."""
+        limit_s = max(SILENCE_S, _SILENCES * self.longest_s) if self.ready else LOADING_SILENCE_S
+        if (self.units or not self.loaded) and time.monotonic() - self.heard_s > limit_s:
+            self.hangs = f"no sign of life for {limit_s:.0f} s"
+            self.process.kill()
 
     def end(self, at_once: bool) -> None:
         """Let it end by itself when it has nothing to do; else kill it."""
@@ -58,9 +99,9 @@ class _Worker:
     @property
     def death(self) -> str:
         """Say how it died."""
-        self.process.join()
+        self.process.join(_DYING_S)
         code = self.process.exitcode or 0
-        return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+        return self.hangs or (signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}")
 
 
 class Pipeline:
@@ -69,7 +110,8 @@ class Pipeline:
     load: gives the engine, in a worker; it must be picklable. It is called with a device's name (None: the fastest
     there is; then every GPU gets a worker) and a number of threads. workers: how many at the least. device: one that
     an earlier run found, as a mapping; without it the first worker tests what there is on the first volume, and the
-    others take over what it found.
+    others take over what it found. on_ready, on_tiles, on_trouble: told how networks run, how many tiles are done, and
+    in a line each what became of workers. given_up: whether no worker is left because they died.
     """
 
     def __init__(
@@ -81,10 +123,12 @@ class Pipeline:
         device: Mapping[str, Any] | None = None,
         on_ready: Callable[[Ready], object] = lambda ready: None,
         on_tiles: Callable[[int], object] = lambda count: None,
+        on_trouble: Callable[[str], object] = lambda line: None,
     ) -> None:
         self._load, self._device_name, self._threads = load, device_name, threads
-        self._on_ready, self._on_tiles, self._device = on_ready, on_tiles, device
-        self._restarts, self._agreed = RESTARTS, False
+        self._on_ready, self._on_tiles, self._on_trouble, self._device = on_ready, on_tiles, on_trouble, device
+        self._restarts, self._agreed, self._never_loaded = RESTARTS, False, 0
+        self.given_up = False
         self._left_over: deque[Unit] = deque()  # of workers that died
         self._workers = [self._start(device_name) for _ in range(workers)]
 
@@ -92,28 +136,48 @@ class Pipeline:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._end(at_once=kind is not None)
+
+    def _end(self, at_once: bool) -> None:
         for worker in self._workers:
-            worker.end(at_once=kind is not None or bool(worker.units))
+            worker.end(at_once or bool(worker.units))
         self._workers.clear()
 
+    @property
+    def workers(self) -> int:
+        """Count the workers."""
+        return len(self._workers)
+
     def run(
-        self, take: Callable[[Sequence[Unit]], Unit | None], finish: Callable[[Done], Finished]
+        self,
+        take: Callable[[Sequence[Unit]], Unit | None],
+        finish: Callable[[Done], Finished],
+        received: Callable[[Done], bool] = lambda done: True,
+        go_on: Callable[[], bool] = lambda: True,
     ) -> Iterator[Finished]:
         """Yield what `finish` makes of every unit, about in the order in which they end.
 
-        take: gives the next unit for a worker that has these still to do, or None when there is none for it. finish: is
-        called in a thread with what became of a unit; what it raises, it is called again with as the unit's error.
-        Raises WorkerError when a worker cannot begin, or all have died more often than is bearable.
+        take: gives the next unit for a worker that has these still to do, or None when there is none for it now.
+        received: told what became of a unit as soon as that is known; says whether it is to be finished. finish: called
+        in a thread with that; what it raises, it is called again with as the unit's error. go_on: called twice a second
+        at least; when it says no, the workers are killed, and what they were at is left undone. Raises WorkerError when
+        no worker can begin; when all have died more often than is bearable, the rest is left undone too.
         """
         finishing: deque[Future[Finished]] = deque()
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="finish", initializer=stand_back) as pool:
             while True:
                 while finishing and (finishing[0].done() or len(finishing) >= FINISHING):
                     yield finishing.popleft().result()
+                if not go_on():
+                    self._end(at_once=True)
+                    break
                 if not self._hand_out(take) and not any(worker.units for worker in self._workers):
                     break
-                for done in self._receive(0.05 if finishing else None):
-                    finishing.append(pool.submit(_finished, finish, done))
+                for done in self._receive(0.05 if finishing else _POLL_S):
+                    if received(done):
+                        finishing.append(pool.submit(finished, finish, done))
+                if not self._workers:
+                    break
             while finishing:
                 yield finishing.popleft().result()
 
@@ -136,7 +200,7 @@ class Pipeline:
                 unit = self._left_over.popleft() if self._left_over else take(tuple(worker.units))
                 if unit is None:
                     return False
-                worker.units.append(unit)
+                worker.give(unit)
                 self._send(worker, unit)
         return True
 
@@ -144,26 +208,32 @@ class Pipeline:
         with contextlib.suppress(OSError):  # it died, which is noticed where its messages are received
             worker.connection.send(message)
 
-    def _receive(self, timeout_s: float | None) -> Iterator[Done]:
+    def _receive(self, timeout_s: float) -> Iterator[Done]:
         ready = wait([worker.connection for worker in self._workers], timeout_s)
-        for worker in [worker for worker in self._workers if worker.connection in ready]:
+        for worker in list(self._workers):
+            if worker.connection not in ready:
+                worker.end_if_silent()
+                continue
             try:
                 message = worker.connection.recv()
             except (EOFError, OSError):
-                yield from self._bury(worker)
+                yield from self._bury(worker, "")
                 continue
+            worker.heard()
             match message:
                 case int():
                     self._on_tiles(message)
                 case Done():
                     worker.units.remove(message.unit)
-                    yield message
+                    yield replace(message, took_s=worker.took_s())
                 case Loaded():
                     self._welcome(worker, message.gpus)
                 case Ready():
+                    worker.ready = True
+                    worker.took_s()  # what it did before was no unit's affair
                     self._agree(message)
                 case Failed():
-                    raise WorkerError(message.message)
+                    yield from self._bury(worker, message.message)
 
     def _welcome(self, worker: _Worker, gpus: int) -> None:
         """Let a loaded worker take part; where the first one found several GPUs, start one worker for each."""
@@ -188,26 +258,34 @@ class Pipeline:
         name = worker.device_name or self._device["name"]
         self._send(worker, {**self._device, "name": name})
 
-    def _bury(self, worker: _Worker) -> Iterator[Done]:
-        """Start another worker in place of a dead one; what it was at is lost, the rest is done by others."""
+    def _bury(self, worker: _Worker, fault: str) -> Iterator[Done]:
+        """Take leave of a worker that died, or that said with what fault it cannot go on; start another in its place.
+
+        What it was at is lost, the rest is done by others.
+        """
         self._workers.remove(worker)
-        death = worker.death
-        if not worker.loaded:
-            raise WorkerError(f"found a worker that died while it loaded ({death}), wanted it to predict")
+        death = fault or worker.death
+        worker.end(at_once=True)
+        if not worker.loaded and not self._agreed:
+            self._never_loaded += 1
+        hopeless = fault or self._never_loaded > 1  # one may have died of the volume that it was decoding
+        if hopeless and not self._agreed and not self._workers:
+            raise WorkerError(fault or f"found a worker that died while it loaded ({death}), wanted it to predict")
         if worker.units:
-            yield Done(worker.units.popleft(), error=f"the worker died: {death}")
+            yield Done(worker.units.popleft(), error=f"the worker died: {death}", again=True)
         self._left_over.extend(worker.units)
-        if self._restarts:
+        self._on_trouble(f"a worker died: {death}")
+        if self._restarts and not fault:
             self._restarts -= 1
             self._workers.append(self._start(worker.device_name))
-        while not self._workers and self._left_over:
-            yield Done(self._left_over.popleft(), error=f"the worker died: {death}, and so did {RESTARTS} more")
         if not self._workers:
-            raise WorkerError(f"found all workers dead, the last one by {death}, wanted one at least")
+            self.given_up = True
+            self._on_trouble(f"no worker is left: {RESTARTS} were started in place of others")
 
 
-def _finished(finish: Callable[[Done], Finished], done: Done) -> Finished:
+def finished(finish: Callable[[Done], Finished], done: Done) -> Finished:
+    """Give what `finish` makes of a unit; what it raises, it is called again with as the unit's error."""
     try:
         return finish(done)
     except Exception as error:  # the disk, most likely; the other volumes go on
-        return finish(Done(done.unit, done.seconds, incidents=done.incidents, error=one_line(error)))
+        return finish(replace(done, error=one_line(error)))

@@ -1,17 +1,17 @@
 """The submission: valid from the first minute, and only ever better.
 
-Masks wait in a scratch folder, never in the output: the scorer globs for *.tif and a stray one would be a row.
+Masks wait in memory, a few hundred kilobytes each, as the bytes that Pillow was seen to read back. None lies in the
+output: the scorer globs for *.tif and a stray one would be a row.
 """
 
-import io
+import contextlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
 
-from surface_kernel.volume import Volume, write_mask
+from surface_kernel import disk, volume
 
 NAME = "submission.zip"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same masks give the same bytes on any day
@@ -24,69 +24,59 @@ class SubmissionError(RuntimeError):
 class Submission:
     """One mask for every id, and the zip that holds them.
 
-    shapes_zyx: the wanted shape of every id's mask. Each begins as zeros, and the zip stands from the start.
+    shapes_zyx: the wanted shape of every id's mask. Each begins as zeros. changed: whether a mask is not in the zip.
     """
 
-    def __init__(self, shapes_zyx: Mapping[str, tuple[int, int, int]], output: Path, scratch: Path) -> None:
-        self._shapes_zyx = dict(shapes_zyx)
-        self._masks = scratch / "masks"
-        self.path = output / NAME
+    def __init__(self, shapes_zyx: Mapping[str, tuple[int, int, int]], output: Path) -> None:
+        zeros = {shape_zyx: volume.mask_bytes(np.zeros(shape_zyx, np.uint8)) for shape_zyx in set(shapes_zyx.values())}
+        self._masks = {case: zeros[shapes_zyx[case]] for case in sorted(shapes_zyx)}
+        self.path, self.changed = output / NAME, True
         output.mkdir(parents=True, exist_ok=True)
-        self._masks.mkdir(parents=True, exist_ok=True)
-        zeros: dict[tuple[int, int, int], bytes] = {}
-        for case, shape_zyx in self._shapes_zyx.items():
-            if shape_zyx not in zeros:
-                write_mask(self._file(case), np.zeros(shape_zyx, np.uint8))
-                zeros[shape_zyx] = self._file(case).read_bytes()
-            self._file(case).write_bytes(zeros[shape_zyx])
-        self.write()
+        for left in output.glob(f"{NAME}.*{disk.PARTIAL}"):  # of a start that was killed
+            left.unlink()
 
-    def put(self, case: str, mask: Volume) -> None:
-        """Take a better mask for an id: uint8 {0, 1}, of the wanted shape. Raises SubmissionError, VolumeError."""
-        if mask.shape != self._shapes_zyx[case]:
-            raise SubmissionError(f"{case}: found a mask of {mask.shape}, wanted {self._shapes_zyx[case]}")
-        write_mask(self._file(case), mask)
+    def put(self, case: str, tiff: bytes) -> None:
+        """Take a better mask for an id, as `volume.mask_bytes` gave it for a mask of the wanted shape."""
+        if case not in self._masks:
+            raise SubmissionError(f"found a mask for {case!r}, wanted one of the ids that the submission began with")
+        self._masks[case] = tiff
+        self.changed = True
+
+    def stands(self) -> bool:
+        """Say whether a zip of these ids lies there already, an earlier start's: it is no worse than zeros."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.namelist() == [f"{case}.tif" for case in self._masks]
+        except (OSError, zipfile.BadZipFile, EOFError, ValueError):
+            return False
 
     def write(self) -> None:
-        """Assemble the zip from the masks at hand; it appears complete or not at all."""
-        partial = self.path.with_name(NAME + ".partial")
+        """Assemble the zip from the masks at hand; it appears complete or not at all. Raises OSError."""
+        partial = disk.partial_of(self.path)
+        self.changed = False
         try:
             with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-                for case in sorted(self._shapes_zyx):
-                    archive.writestr(zipfile.ZipInfo(f"{case}.tif", _DATE), self._file(case).read_bytes())
+                for case, tiff in self._masks.items():
+                    archive.writestr(zipfile.ZipInfo(f"{case}.tif", _DATE), tiff)
             partial.replace(self.path)
+        except OSError:
+            self.changed = True
+            raise
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Read the zip back as the scorer does. Raises SubmissionError when a mask is not what it should be."""
+        """Read the zip back whole: it must hold the masks at hand, byte by byte. Raises SubmissionError."""
         try:
-            self._check()
-        except (zipfile.BadZipFile, OSError) as error:  # Pillow's errors are OSErrors
+            with zipfile.ZipFile(self.path) as archive:
+                names = archive.namelist()
+                if names != [f"{case}.tif" for case in self._masks]:
+                    raise SubmissionError(
+                        f"{self.path}: found {len(names)} members, wanted {len(self._masks)}, one an id"
+                    )
+                for case, tiff in self._masks.items():
+                    if archive.read(f"{case}.tif") != tiff:
+                        raise SubmissionError(f"{self.path}: found other bytes for {case}, wanted its mask")
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise SubmissionError(f"{self.path}: found a zip that cannot be read ({error}), wanted masks") from error
-
-    def _check(self) -> None:
-        with zipfile.ZipFile(self.path) as archive:
-            names = archive.namelist()
-            wanted = [f"{case}.tif" for case in sorted(self._shapes_zyx)]
-            if names != wanted:
-                raise SubmissionError(f"{self.path}: found {len(names)} members, wanted {len(wanted)}, one an id")
-            for case in sorted(self._shapes_zyx):
-                _check_mask(case, archive.read(f"{case}.tif"), self._shapes_zyx[case])
-
-    def _file(self, case: str) -> Path:
-        return self._masks / f"{case}.tif"
-
-
-def _check_mask(case: str, content: bytes, shape_zyx: tuple[int, int, int]) -> None:
-    with Image.open(io.BytesIO(content)) as image:
-        depth = 0
-        for page in ImageSequence.Iterator(image):
-            grey = np.asarray(page)
-            depth += 1
-            if grey.dtype != np.uint8 or grey.shape != shape_zyx[1:] or grey.max() > 1:
-                raise SubmissionError(
-                    f"{case}: found a page of {grey.dtype} {grey.shape}, wanted {shape_zyx[1:]} of 0, 1"
-                )
-    if depth != shape_zyx[0]:
-        raise SubmissionError(f"{case}: found {depth} pages, wanted {shape_zyx[0]}")

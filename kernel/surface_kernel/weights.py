@@ -1,12 +1,19 @@
-"""A weights file that explains itself: one .safetensors, no pickle, its tensors covered by a digest.
+"""A weights file that explains itself: one .safetensors, no pickle, all of it covered by a digest.
+
+    8 bytes            length of the header, little-endian
+    header             {"__metadata__":{"sha256":"<64 digits>", ...}, "<tensor>":{"dtype":..., ...}, ...}
+    tensors            one after the other
 
 The metadata holds everything a stranger needs to run the network: architecture, intensity, what it emits, tile,
-threshold, and where it came from. `describe` reads that without torch and without the tensors.
+threshold, and where it came from. `describe` reads that without torch and without the tensors. The digest is that of
+the whole file with zeros for its own 64 digits, which always lie at the same place: it is checked before anything that
+the file says is believed.
 """
 
 import hashlib
 import json
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +21,22 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
-from surface_kernel.architecture import Architecture, ArchitectureError, check_tile
-from surface_kernel.intensity import Intensity, IntensityError
+from surface_kernel import disk
+from surface_kernel.architecture import Architecture, check_tile
+from surface_kernel.intensity import Intensity
+from surface_kernel.message import LENGTH, printable, shown
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "surface-weights/1"
+FORMAT = "surface-weights/2"
 EMITS = "logits"  # a network that emits anything else is refused: probabilities are made in one place only
+TILE_LIMIT_VOXELS = 1024  # along an axis
+_LENGTH_BYTES = 8
+_BEFORE_DIGEST = b'{"__metadata__":{"sha256":"'
+_DIGEST = slice(_LENGTH_BYTES + len(_BEFORE_DIGEST), _LENGTH_BYTES + len(_BEFORE_DIGEST) + 64)
+_NO_DIGEST = "0" * 64
+_METADATA = {"sha256", "format", "architecture", "intensity", "tile_zyx", "overlap", "threshold", "emits", "provenance"}
 
 
 class WeightsError(ValueError):
@@ -47,8 +62,10 @@ class Metadata:
 
     def __post_init__(self) -> None:
         check_tile(self.tile_zyx, self.architecture.norm)
+        if max(self.tile_zyx) > TILE_LIMIT_VOXELS:
+            raise WeightsError(f"tile: found {self.tile_zyx} voxels, wanted {TILE_LIMIT_VOXELS} at most along an axis")
         if self.emits != EMITS:
-            raise WeightsError(f'found a network that emits "{self.emits}", wanted "{EMITS}"')
+            raise WeightsError(f"found a network that emits {self.emits!r}, wanted {EMITS!r}")
         if not 0 <= self.overlap < 1:
             raise WeightsError(f"found overlap {self.overlap}, wanted a share from 0 to below 1")
         if not 0 < self.threshold < 1:
@@ -70,8 +87,11 @@ class Metadata:
 
 
 def describe(path: Path) -> Metadata:
-    """Read what a weights file says about itself. Its tensors are not touched. Raises WeightsError."""
-    return _parse(path, _strings(path))
+    """Read what a weights file says about itself. Its tensors are not touched. Raises WeightsError.
+
+    Only `load` checks the digest, which takes the whole file.
+    """
+    return _metadata(path, _strings(path))
 
 
 def save(path: Path, state: Mapping[str, "torch.Tensor"], metadata: Metadata) -> None:
@@ -79,20 +99,17 @@ def save(path: Path, state: Mapping[str, "torch.Tensor"], metadata: Metadata) ->
     from safetensors.torch import save as serialise
 
     content = serialise({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
-    strings = metadata.to_strings()
-    # The digest covers the tensor bytes alone, which do not depend on the metadata that holds it.
-    strings["tensors_sha256"] = json.dumps(_tensors_sha256(content))
-    tensors_from = _tensors_from(content)
-    header = {"__metadata__": strings, **json.loads(content[8:tensors_from])}
+    (length,) = struct.unpack_from("<Q", content)
+    listed, tensors = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length]), content[_LENGTH_BYTES + length :]
     # The library writes the metadata in another order each time; here it is always this one.
-    text = json.dumps(header, separators=(",", ":")).encode()
+    strings = {"sha256": _NO_DIGEST, **metadata.to_strings()}
+    text = json.dumps({"__metadata__": strings, **listed}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(struct.pack("<Q", len(text)) + text + content[tensors_from:])
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    begin = struct.pack("<Q", len(text)) + text
+    digest = hashlib.sha256(begin)
+    digest.update(tensors)
+    begin = begin[: _DIGEST.start] + digest.hexdigest().encode() + begin[_DIGEST.stop :]
+    disk.put_parts(path, [begin, tensors])
 
 
 def load(path: Path) -> tuple[Metadata, dict[str, "torch.Tensor"]]:
@@ -100,51 +117,71 @@ def load(path: Path) -> tuple[Metadata, dict[str, "torch.Tensor"]]:
     from safetensors.torch import load as deserialise
 
     strings = _strings(path)
-    metadata = _parse(path, strings)
-    content = path.read_bytes()
-    wanted, found = json.loads(strings.get("tensors_sha256", "null")), _tensors_sha256(content)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: found it unreadable ({error}), wanted weights in {FORMAT}") from error
+    if content[_LENGTH_BYTES : _DIGEST.start] != _BEFORE_DIGEST:
+        raise WeightsError(f"{path}: found no sha256 at the head of the metadata, wanted weights in {FORMAT}")
+    found, wanted = _sha256(content), strings["sha256"]
     if found != wanted:
-        raise WeightsError(f"{path}: found tensors with sha256 {found}, wanted {wanted}: the file was changed")
-    return metadata, deserialise(content)
+        raise WeightsError(f"{path}: found sha256 {found}, wanted {printable(wanted)}: the file was changed")
+    return _metadata(path, strings), deserialise(content)
 
 
 def _strings(path: Path) -> dict[str, str]:
-    if not path.is_file():
+    """Read the metadata of a file's header, which safetensors checks against the file."""
+    if not path.is_file():  # what is no file could keep us waiting for its bytes
         raise WeightsError(f"{path}: found no such file, wanted weights in {FORMAT}")
     try:
         with safetensors.safe_open(path, framework="numpy") as opened:
-            strings: dict[str, str] | None = opened.metadata()
+            strings: dict[str, str] = opened.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: found no safetensors file ({error}), wanted weights in {FORMAT}") from error
-    if not strings or strings.get("format") != json.dumps(FORMAT):
-        found = (strings or {}).get("format", "no format")
+        told = printable(str(error)[:LENGTH])
+        raise WeightsError(f"{path}: found no safetensors file ({told}), wanted weights in {FORMAT}") from error
+    if strings.get("format") != json.dumps(FORMAT):
+        found = shown(strings.get("format", "no format"))
         raise WeightsError(f"{path}: found {found} in the metadata, wanted {FORMAT}")
+    if strings.keys() != _METADATA:
+        raise WeightsError(f"{path}: found metadata {shown(sorted(strings))}, wanted {sorted(_METADATA)}")
     return strings
 
 
-def _parse(path: Path, strings: Mapping[str, str]) -> Metadata:
+def _metadata(path: Path, strings: Mapping[str, str]) -> Metadata:
     try:
-        entries = {name: json.loads(text) for name, text in strings.items()}
+        entries = {name: json.loads(text) for name, text in strings.items() if name != "sha256"}
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: found no readable JSON in the metadata ({error}), wanted {FORMAT}") from error
+    try:
+        for name, kind in (("architecture", dict), ("intensity", dict), ("provenance", dict), ("tile_zyx", list)):
+            if not isinstance(entries[name], kind):
+                raise WeightsError(f"{name}: found {shown(entries[name])}, wanted a {kind.__name__}")
+        for name in ("overlap", "threshold"):
+            if not _is_finite(entries[name]):
+                raise WeightsError(f"{name}: found {shown(entries[name])}, wanted a number")
+        intensity = Intensity.from_mapping(entries["intensity"])
+        if not _is_finite(intensity.limit):
+            raise WeightsError(f"intensity: found limit {shown(intensity.limit)}, wanted a number")
         return Metadata(
             architecture=Architecture.from_mapping(entries["architecture"]),
-            intensity=Intensity.from_mapping(entries["intensity"]),
+            intensity=intensity,
             tile_zyx=tuple(entries["tile_zyx"]),
             overlap=entries["overlap"],
             threshold=entries["threshold"],
             emits=entries["emits"],
             provenance=entries["provenance"],
         )
-    except KeyError as error:
-        raise WeightsError(f"{path}: found metadata without {error}, wanted all of {FORMAT}") from error
-    except (ValueError, TypeError, ArchitectureError, IntensityError) as error:
-        raise WeightsError(f"{path}: {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path}: {printable(str(error)[:600])}") from error
 
 
-def _tensors_sha256(content: bytes) -> str:
-    return hashlib.sha256(memoryview(content)[_tensors_from(content) :]).hexdigest()
+def _is_finite(value: Any) -> bool:
+    """Say whether a JSON value is a number that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _tensors_from(content: bytes) -> int:
-    """Give the byte where the tensors begin: behind the header, whose length is the first 8 bytes, little-endian."""
-    (header_bytes,) = struct.unpack("<Q", content[:8])
-    return 8 + int(header_bytes)
+def _sha256(content: bytes) -> str:
+    """Give the digest of a file's bytes, those of the digest itself taken as zeros."""
+    digest = hashlib.sha256(content[: _DIGEST.start] + _NO_DIGEST.encode())
+    digest.update(memoryview(content)[_DIGEST.stop :])
+    return digest.hexdigest()

@@ -19,8 +19,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surface_kernel import volume
+from surface_kernel import disk, volume
 from surface_kernel.architecture import DIVISOR
+from surface_kernel.ledger import Record, digest_of
 from surface_kernel.settings import Settings
 from surface_kernel.tiles import Grid, plan
 
@@ -30,15 +31,21 @@ if TYPE_CHECKING:
 Load = Callable[[str | None, int | None], "Engine"]
 _TELL_EVERY_S = 0.2
 _NICE = 10
+_ENDING_S = 5.0
 _SWITCH_S = 0.0005  # a network's thread that wants Python's lock gets it sooner than after the usual 5 ms
+
+
+class SumsError(ValueError):
+    """Sums of earlier stages that are not what was put on record."""
 
 
 @dataclass(frozen=True)
 class Unit:
     """Some stages on one volume: the piece of work that is handed out.
 
-    stages: consecutive; None means all. mask, sums: files to be made or, for the sums of a later stage, changed: the
-    volume's raw uint8 and float32 voxels. None where they are not wanted.
+    stages: consecutive; None means all. mask, sums: files to be made, the volume's raw uint8 and float32 voxels; None
+    where they are not wanted. earlier: the sums that the stages before left, and their CRC-32; they are not changed.
+    record: where to put on record that it is done, and of which image; None where nobody will ask.
     """
 
     case: str
@@ -47,17 +54,34 @@ class Unit:
     mask: Path | None = None
     sums: Path | None = None
     stages: tuple[int, ...] | None = None
+    earlier: tuple[Path, int] | None = None
+    image_sha256: str | None = None
+    record: Path | None = None
+
+    @property
+    def voxels(self) -> int:
+        """Count the volume's voxels."""
+        return math.prod(self.shape_zyx)
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a unit. error: why nothing did; else the variance of the probabilities, and what is to be told."""
+    """What became of a unit.
+
+    error: why nothing did; again: whether it may be otherwise the next time. Else the variance of the probabilities,
+    what is to be told, and of which image it is. sums_crc32: of the file of its sums, where it was put on record with
+    one. seconds: that its networks took; took_s: that it took its worker, waiting included.
+    """
 
     unit: Unit
     seconds: float = 0.0
     variance: float = 0.0
     incidents: tuple[str, ...] = ()
     error: str = ""
+    again: bool = False
+    image_sha256: str = ""
+    sums_crc32: int | None = None
+    took_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +146,7 @@ class Failed:
 
 
 def work(connection: Connection, load: Load, device_name: str | None, threads: int | None) -> None:
-    """Load an engine and predict units until there are no more; the first volume is decoded while it loads."""
+    """Load an engine and predict units until the connection is closed; the first volume is decoded while it loads."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started us ends us
     sys.setswitchinterval(_SWITCH_S)
     decoded: queue.Queue[Any] = queue.Queue(maxsize=1)
@@ -146,22 +170,26 @@ def _serve(connection: Connection, decoded: "queue.Queue[Any]", engine: "Engine"
     send(Loaded(torch.cuda.device_count() if engine.device.is_gpu else 0))
     tuned, under_way = False, threading.Semaphore(LANES)
 
-    def predict(unit: Unit, voxels: volume.Volume) -> None:
+    def predict(unit: Unit, voxels: volume.Volume, image_sha256: str) -> None:
         try:
-            send(_predict(engine, unit, voxels, _Teller(send)))
+            send(_predict(engine, unit, voxels, image_sha256, _Teller(send)))
         finally:
             under_way.release()
 
     with ThreadPoolExecutor(LANES, "predict") as lanes:
         while (message := decoded.get()) is not None:
             if isinstance(message, dict):
-                engine.take(Device.from_mapping(message))
+                try:
+                    engine.take(Device.from_mapping(message))
+                except Exception as error:  # a device that is not there any more
+                    send(Failed(f"found no way to run as told, {message} ({one_line(error)}), wanted the same device"))
+                    return
                 send(_ready(engine, []))
                 tuned = True
                 continue
-            unit, voxels = message
+            unit, voxels, image_sha256 = message
             if isinstance(voxels, Exception):
-                send(Done(unit, error=one_line(voxels)))
+                send(Done(unit, error=one_line(voxels), again=_may_pass(voxels)))
                 continue
             if not tuned:
                 try:
@@ -171,7 +199,7 @@ def _serve(connection: Connection, decoded: "queue.Queue[Any]", engine: "Engine"
                     return
                 tuned = True
             under_way.acquire()  # or volumes would pile up that are decoded and not begun
-            lanes.submit(predict, unit, voxels)
+            lanes.submit(predict, unit, voxels, image_sha256)
 
 
 def stand_back() -> None:
@@ -196,17 +224,22 @@ def _decode(connection: Connection, decoded: "queue.Queue[Any]") -> None:
     while True:
         try:
             message = connection.recv()
-        except EOFError:
-            message = None
+        except (EOFError, OSError):
+            # There is no more work, and this process ends by itself; or the one that started it is gone, and what this
+            # one is at is nobody's any more.
+            decoded.put(None)
+            time.sleep(_ENDING_S)
+            os._exit(0)
         if not isinstance(message, Unit):
             decoded.put(message)
-            if message is None:
-                return
             continue
         try:
-            decoded.put((message, volume.open_volume(message.path)))
+            image_sha256 = digest_of(message.path) if message.record else ""
+            if message.image_sha256 not in (None, image_sha256):
+                raise volume.VolumeError(f"{message.path}: found another image than the stages before had, wanted that")
+            decoded.put((message, volume.open_volume(message.path), image_sha256))
         except Exception as error:
-            decoded.put((message, error))
+            decoded.put((message, error, ""))
 
 
 def _tune(engine: "Engine", voxels: volume.Volume, device_name: str | None) -> Ready:
@@ -250,25 +283,58 @@ class _Teller:
         self.tiles, self.told_s = 0, time.monotonic()
 
 
-def _predict(engine: "Engine", unit: Unit, voxels: volume.Volume, teller: _Teller) -> Done:
+def _predict(engine: "Engine", unit: Unit, voxels: volume.Volume, image_sha256: str, teller: _Teller) -> Done:
+    """Predict a unit into files that have other names until they are whole; the record comes last."""
+    mask_file = disk.partial_of(unit.mask) if unit.mask else None
+    lasting = unit.sums or (unit.earlier[0] if unit.earlier else None)
+    sums_file = disk.partial_of(lasting) if lasting else None
     try:
         if voxels.shape != unit.shape_zyx:
             raise volume.VolumeError(f"{unit.path}: found {voxels.shape}, wanted {unit.shape_zyx} as its header says")
-        mask = None if unit.mask is None else _mapped(unit.mask, "uint8", unit.shape_zyx, new=True)
-        first = unit.stages is None or unit.stages[0] == 0
-        sums = None if unit.sums is None else _mapped(unit.sums, "float32", unit.shape_zyx, new=first)
+        mask = _room(mask_file, "uint8", unit)
+        sums = _room(sums_file, "float32", unit, unit.earlier)
         spread = engine.predict(voxels, mask, sums, unit.stages, teller)
+        checksum = disk.checksum(sums_file) if sums_file and unit.sums and unit.record else None
+        for path, partial in ((unit.sums, sums_file), (unit.mask, mask_file)):
+            if path and partial:
+                partial.replace(path)
+        done = Done(unit, spread.seconds, spread.variance, spread.incidents, "", False, image_sha256, checksum)
+        if unit.record:
+            _put_on_record(unit.record, done)
+        return done
     except Exception as error:  # whatever one volume brings about, the others must not pay for it
-        return Done(unit, error=one_line(error))
+        return Done(unit, error=one_line(error), again=_may_pass(error))
     finally:
         teller.tell()
-    return Done(unit, spread.seconds, spread.variance, spread.incidents)
+        for partial in filter(None, (mask_file, sums_file)):
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
-def _mapped(path: Path, dtype: str, shape_zyx: tuple[int, int, int], new: bool) -> Any:
+def _room(path: Path | None, dtype: str, unit: Unit, earlier: tuple[Path, int] | None = None) -> Any:
+    """Make a file of a volume's size and map it, its room taken; it begins as zeros or as what `earlier` holds."""
     import numpy as np
 
-    return np.memmap(path, dtype, "w+" if new else "r+", shape=shape_zyx)
+    if path is None:
+        return None
+    if earlier is None:
+        disk.allocate(path, unit.voxels * np.dtype(dtype).itemsize)
+    elif disk.copy(earlier[0], path) != earlier[1]:
+        raise SumsError(f"{earlier[0]}: found other sums than were put on record, wanted those")
+    return np.memmap(path, dtype, "r+", shape=unit.shape_zyx)
+
+
+def _put_on_record(path: Path, done: Done) -> None:
+    assert done.unit.stages is not None  # a unit that is recorded is of one stage
+    told = done.unit.case, done.unit.stages[-1], done.image_sha256, done.sums_crc32
+    disk.put(path, Record(*told, done.seconds, done.variance, done.incidents).to_bytes())
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Say whether what went wrong may not go wrong the next time: a disk or a memory that was full, and the like."""
+    from surface_kernel.predict import out_of_memory
+
+    return isinstance(error, OSError) or out_of_memory(error)
 
 
 def one_line(error: BaseException) -> str:

@@ -60,7 +60,7 @@ def read(bundle: Path) -> dict[str, Any]:
         raise ManifestError(f"{bundle}: found no {NAME}, wanted a bundle; make one with `surface_package build`")
     try:
         manifest = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(
             f"{path}: found no JSON ({error}), wanted format {BUNDLE_FORMAT!r}; build it again"
         ) from error

@@ -4,6 +4,7 @@
 """
 
 import datetime
+import logging
 import os
 import platform
 import re
@@ -11,6 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import torch
+from worlds import write_weights
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- table: written by scripts/faults.sh -->", "<!-- end of table -->"
@@ -72,3 +75,29 @@ def long(request):
 def tally(request):
     """Counts what held: tally("row of the table", 17, slowest_s=0.2)."""
     return request.config.stash[COUNTED]
+
+
+@pytest.fixture
+def quiet_logging():
+    """Puts back what a command of the kernel changes about logging."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    """Chooses one thread: tests run beside others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 1, raising=False)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def weights_once(tmp_path_factory):
+    """A small real network's weights."""
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")

@@ -55,8 +55,8 @@ def weights_file(tmp_path_factory):
 @pytest.fixture
 def kernel(capsys):
     """Runs a command line of the kernel here; gives its exit code and the lines it printed."""
-    root, tifffile = logging.getLogger(), logging.getLogger("tifffile")
-    before = root.handlers[:], root.level, tifffile.level
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
 
     def run(*arguments):
         code = main([str(argument) for argument in arguments])
@@ -65,4 +65,3 @@ def kernel(capsys):
     yield run
     root.handlers[:] = before[0]
     root.setLevel(before[1])
-    tifffile.setLevel(before[2])

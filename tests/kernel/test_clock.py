@@ -1,60 +1,69 @@
-from surface_kernel.clock import Clock
+import time
+
+import pytest
+from scenes import run_python
+
+from surface_kernel.clock import MARGIN, REMEMBERED, Clock, process_age_s
 
 
 class Watch:
     """A time that stands still until it is told."""
 
     def __init__(self):
-        self.s = 1000.0
+        self.s = 0.0
 
     def __call__(self):
         return self.s
 
 
-def test_elapsed_counts_from_the_making():
+def test_it_counts_down():
     watch = Watch()
-    clock = Clock(100, now_s=watch)
-    watch.s += 7
-    assert clock.elapsed_s == 7
+    clock = Clock(100, watch)
+    watch.s = 7
+    assert (clock.elapsed_s, clock.left_s) == (7, 93)
 
 
-def test_the_first_volume_fits_while_there_is_time_beyond_the_reserve():
-    watch = Watch()
-    clock = Clock(1000, now_s=watch)
-    assert clock.fits(10**12)
-    watch.s += 969.9
-    assert clock.fits(1)
-    watch.s += 0.1  # 1000 - 30 s kept for the submission
-    assert not clock.fits(1)
+def test_a_process_is_as_old_as_it_is():
+    """The second spent before anything of ours was imported counts too."""
+    code = "import time; time.sleep(1)\nfrom surface_kernel.clock import process_age_s\nprint(process_age_s())"
+    began_s = time.monotonic()
+    age_s = float(run_python(code).stdout)
+    assert 1 <= age_s <= time.monotonic() - began_s + 0.05
+    assert process_age_s() > age_s
 
 
-def test_a_short_budget_keeps_a_tenth():
-    watch = Watch()
-    clock = Clock(10, now_s=watch)
-    watch.s += 8.9
-    assert clock.fits(1)
-    watch.s += 0.2
-    assert not clock.fits(1)
+def test_without_proc_it_counts_from_the_import():
+    code = """
+from pathlib import Path
+Path.read_text = lambda *_: (_ for _ in ()).throw(OSError("no /proc"))
+from surface_kernel.clock import process_age_s
+print(0 <= process_age_s() < 10)
+"""
+    assert run_python(code).stdout == "True\n"
 
 
-def test_no_budget_fits_nothing():
-    assert not Clock(0, now_s=Watch()).fits(1)
-    assert not Clock(-5, now_s=Watch()).fits(1)
+def test_work_is_expected_by_its_size_with_a_margin_and_as_slow_as_the_slowest():
+    clock = Clock(1000, Watch())
+    assert clock.expect_s("predict", 50) == 0
+    assert not clock.knows("predict")
+    clock.learn("predict", 100, 200)  # 2 s for each of the size
+    assert clock.expect_s("predict", 50) == 50 * 2 * MARGIN
+    clock.learn("predict", 10, 10)  # 1 s: the mean is 1.5, and 1.5 × 1.25 is less than 2
+    assert clock.expect_s("predict", 50) == 50 * 2
+    assert clock.knows("predict")
+    assert clock.expect_s("finish", 50) == 0
 
 
-def test_the_next_volume_is_expected_as_slow_as_the_slowest_and_a_margin():
-    watch = Watch()
-    clock = Clock(1000, now_s=watch)
-    clock.learn(100, 200)  # 2 s a voxel
-    clock.learn(100, 50)  # a fast one does not make it hopeful
-    assert clock.fits(387)  # 387 × 2 × 1.25 = 967.5 of the 970 s that are left
-    assert not clock.fits(388)  # 970 s
-    watch.s += 500
-    assert clock.fits(187)  # 467.5 of 470
-    assert not clock.fits(188)
+def test_what_was_long_ago_is_forgotten():
+    clock = Clock(1000, Watch())
+    clock.learn("predict", 1, 100)
+    for _ in range(REMEMBERED):
+        clock.learn("predict", 1, 2)
+    assert clock.expect_s("predict", 1) == pytest.approx(2 * MARGIN)
 
 
-def test_it_runs_by_itself():
-    clock = Clock(3600)
-    assert 0 <= clock.elapsed_s < 3600
-    assert clock.fits(1)
+def test_nothing_is_learnt_from_no_work():
+    clock = Clock(1000, Watch())
+    clock.learn("predict", 0, 5)
+    clock.learn("predict", 5, 0)
+    assert not clock.knows("predict")

@@ -1,15 +1,19 @@
+import hashlib
 import random
 import sys
 import threading
+import time
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from engines import CPU, LoadMarked, marked
 from scenes import names_in, noise
 
-from surface_kernel import pipeline
+from surface_kernel import disk, pipeline
 from surface_kernel.intensity import Intensity
+from surface_kernel.ledger import Record
 from surface_kernel.pipeline import Pipeline, WorkerError
 from surface_kernel.settings import Settings
 from surface_kernel.volume import write_lzw
@@ -86,8 +90,10 @@ def test_stages_may_be_run_one_after_the_other(make):
     (whole,) = make({"a": noise(SHAPE)}, sums=True)
     run([whole], load)
     at_once = whole.mask.read_bytes(), whole.sums.read_bytes()
+    earlier = None
     for stage in range(3):
-        run([Unit("a", whole.path, SHAPE, whole.mask, whole.sums, (stage,))], load)
+        run([Unit("a", whole.path, SHAPE, whole.mask, whole.sums, (stage,), earlier)], load)
+        earlier = whole.sums, disk.checksum(whole.sums)
     assert (whole.mask.read_bytes(), whole.sums.read_bytes()) == at_once
 
 
@@ -130,24 +136,109 @@ def test_without_any_volume_that_can_be_read_there_is_an_end(make):
     assert all("found no such file" in done.error for done in found.values())
 
 
-def test_workers_that_die_again_and_again_are_given_up(make):
-    units = make({str(number): marked(SHAPE, number) for number in range(9)})
-    seen = []
-    with pytest.raises(WorkerError, match="found all workers dead, the last one by SIGKILL"):
-        run(units, LoadMarked("die"), finish=lambda done: seen.append(done) or done)
-    assert 4 <= len(seen) <= 12
-    assert all("the worker died: SIGKILL" in done.error for done in seen)
+def test_workers_that_die_again_and_again_are_given_up(make, monkeypatch):
+    monkeypatch.setattr(pipeline, "RESTARTS", 3)
+    units, told = make({str(number): marked(SHAPE, number) for number in range(9)}), []
+    found = run(units, LoadMarked("die"), on_trouble=told.append)
+    assert len(found) == 4
+    assert {done.error for done in found.values()} == {"the worker died: SIGKILL"}
+    assert all(done.again for done in found.values())
+    assert told == ["a worker died: SIGKILL"] * 4 + ["no worker is left: 3 were started in place of others"]
 
 
 @pytest.mark.parametrize(
-    ("deed", "error"),
-    [("never load", "ValueError: the weights are bad"), ("die at once", "found a worker that died while it loaded")],
+    ("deed", "error", "loads"),
+    [
+        ("never load", "ValueError: the weights are bad", 1),
+        ("die at once", r"found a worker that died while it loaded \(SIGKILL\)", 2),  # one may have died of its volume
+    ],
 )
-def test_workers_that_cannot_begin_are_an_error_at_once(make, tmp_path, deed, error):
+def test_workers_that_cannot_begin_are_an_error_at_once(make, tmp_path, deed, error, loads):
     (tmp_path / "loads").mkdir()
     with pytest.raises(WorkerError, match=error):
-        run(make({"a": noise(SHAPE)}), LoadMarked(deed, tmp_path / "loads"))
-    assert len(names_in(tmp_path / "loads")) == 1
+        run(make({name: noise(SHAPE) for name in "abc"}), LoadMarked(deed, tmp_path / "loads"), device=None)
+    assert len(names_in(tmp_path / "loads")) == loads
+
+
+def test_a_worker_that_hangs_is_killed_and_its_volume_named(make, monkeypatch):
+    monkeypatch.setattr(pipeline, "SILENCE_S", 1.0)
+    monkeypatch.setattr(pipeline, "_SILENCES", 1)
+    found = run(make({"a": noise(SHAPE), "bad": marked(SHAPE), "c": noise(SHAPE, 2)}), LoadMarked("hang"))
+    failed = {name: done.error for name, done in found.items() if done.error}
+    assert failed.pop("bad") == "the worker died: no sign of life for 1 s"
+    assert len(found) == 3
+    assert len(failed) <= 1
+
+
+def test_a_device_that_cannot_be_had_as_told_is_an_error(make):
+    told = {**CPU.to_mapping(), "name": "cuda:7"}
+    units = deque(make({"a": noise(SHAPE)}))
+    with (
+        Pipeline(LoadMarked(), None, device=told) as workers,
+        pytest.raises(WorkerError, match=r"found no way to run as told, .*cuda:7.*, wanted the same device"),
+    ):
+        list(workers.run(lambda before: units.popleft() if units else None, lambda done: done))
+
+
+def test_when_it_must_not_go_on_workers_are_killed_and_what_was_finished_counts(make):
+    seen = []
+    with Pipeline(LoadMarked("hang"), "cpu", device=CPU.to_mapping()) as workers:
+        units = deque(make({"a": noise(SHAPE), "b": noise(SHAPE, 1), "bad": marked(SHAPE), "c": noise(SHAPE, 2)}))
+        began_s = time.monotonic()
+        for done in workers.run(
+            lambda before: units.popleft() if units else None,
+            lambda done: done.unit.case,
+            go_on=lambda: len(seen) < 2 and time.monotonic() - began_s < 60,
+        ):
+            seen.append(done)
+        assert workers.workers == 0
+    assert sorted(seen) == ["a", "b"]
+
+
+def test_whoever_is_told_of_a_failure_decides_whether_it_is_finished(make):
+    units = make({"a": noise(SHAPE), "b": None})
+    received = []
+    found = deque(units)
+    with Pipeline(LoadMarked(), "cpu", device=CPU.to_mapping()) as workers:
+        finished = list(
+            workers.run(
+                lambda before: found.popleft() if found else None,
+                lambda done: done.unit.case,
+                lambda done: received.append(done) or not done.error,
+            )
+        )
+    assert finished == ["a"]
+    assert {done.unit.case: bool(done.error) for done in received} == {"a": False, "b": True}
+    assert all(done.took_s > 0 for done in received)
+
+
+def test_a_unit_on_record_is_whole_and_says_of_which_image(make, tmp_path):
+    (unit,) = make({"a": noise(SHAPE)}, sums=True)
+    unit = replace(unit, stages=(0,), record=tmp_path / "a.json")
+    found = run([unit], LoadMarked(settings=Settings(views=("none", "x"), threshold=0.5, dust_voxels=0)))["a"]
+    record = Record.from_bytes((tmp_path / "a.json").read_bytes())
+    assert (record.case, record.stage, record.sums_crc32) == ("a", 0, disk.checksum(unit.sums))
+    assert record.image_sha256 == hashlib.sha256(unit.path.read_bytes()).hexdigest() == found.image_sha256
+    assert names_in(tmp_path) == ["a.json", "a.raw", "a.sum", "a.tif"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda unit: replace(unit, image_sha256="0" * 64), "a.tif: found another image than the stages before had"),
+        (lambda unit: replace(unit, earlier=(unit.sums, 7)), "a.sum: found other sums than were put on record"),
+        (lambda unit: replace(unit, sums=unit.sums.parent / "no" / "a"), "FileNotFoundError"),
+    ],
+)
+def test_what_does_not_belong_together_is_not_mixed(make, tmp_path, change, error):
+    (unit,) = make({"a": noise(SHAPE)}, sums=True)
+    unit = replace(unit, stages=(0,), record=tmp_path / "a.json")
+    run([unit])
+    before = {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)}
+    found = run([change(replace(unit, stages=(1,), record=tmp_path / "b.json"))])["a"]
+    assert error in found.error
+    assert found.again is ("FileNotFound" in error)
+    assert {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)} == before
 
 
 def test_what_cannot_be_finished_is_told_of_its_volume(make):

@@ -6,15 +6,15 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 from package.fake_bundle import make_bundle
-from safetensors.numpy import save_file
 
 from surface_kernel.architecture import LIBRARIES, Architecture
 from surface_kernel.intensity import Intensity
+from surface_kernel.mounts import read_bundle
 from surface_kernel.settings import SettingsError
-from surface_kernel.weights import Metadata, WeightsError
+from surface_kernel.weights import Metadata, WeightsError, save
 from surface_package import bundle, manifest, wheels
 from surface_package.bundle import BundleError
 from surface_package.wheels import Pin, WheelError
@@ -39,10 +39,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def write_weights(path: Path, value: float, architecture: Architecture | None = None) -> Path:
-    strings = Metadata(architecture or Architecture(), Intensity(), (64, 64, 64)).to_strings()
+def write_weights(path: Path, value: float, architecture: Architecture | None = None, **provenance: object) -> Path:
+    metadata = Metadata(architecture or Architecture(), Intensity(), (64, 64, 64), provenance=provenance)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"tensor": np.full(3, value, np.float32)}, path, strings)
+    save(path, {"tensor": torch.full((3,), value)}, metadata)
     return path
 
 
@@ -70,6 +70,7 @@ def test_a_bundle_holds_what_kaggle_lacks_and_is_whole(tmp_path: Path, cache: Pa
     assert [held[f"member_{index}.safetensors"] for index in (0, 1)] == [path.read_bytes() for path in weights]
     assert json.loads(held["settings.json"]) == {
         "views": ["none", "x"],
+        "stages": None,
         "dust_voxels": 7,
         "threshold": None,
         "compiled": False,
@@ -153,6 +154,66 @@ def test_a_bad_input_leaves_nothing(tmp_path: Path, cache: Path, fault: str) -> 
     with pytest.raises(wanted):
         bundle.build(weights, settings, tmp_path / "made" / "bundle", cache, offline=True)
     assert not (tmp_path / "made").exists()
+
+
+STAGES = 'stages = [["0 none"], ["1 none", "1 x"]]'
+
+
+def test_stages_are_written_through(tmp_path: Path, cache: Path) -> None:
+    weights = [write_weights(tmp_path / str(index), index) for index in (0, 1)]
+    (tmp_path / "some.toml").write_text(STAGES)
+    out = bundle.build(weights, tmp_path / "some.toml", tmp_path / "bundle", cache, offline=True)
+    found = read_bundle(out)
+    assert found.settings.stages(2) == [((0, "none"),), ((1, "none"), (1, "x"))]
+    assert found.digests == {
+        name: hashlib.sha256((out / name).read_bytes()).hexdigest()
+        for name in ("member_0.safetensors", "member_1.safetensors", "settings.json")
+    }
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_stages_of_other_members_than_there_are_weights_are_refused(tmp_path: Path, cache: Path, count: int) -> None:
+    weights = [write_weights(tmp_path / str(index), index) for index in range(count)]
+    (tmp_path / "some.toml").write_text(STAGES)
+    with pytest.raises(SettingsError, match=r"some\.toml: stages: found the members 0, 1, wanted each of 0 to"):
+        bundle.build(weights, tmp_path / "some.toml", tmp_path / "bundle", cache, offline=True)
+    assert not (tmp_path / "bundle").exists()
+
+
+TOKEN = "hf" + "_" + "Ab0" * 12
+
+
+@pytest.mark.parametrize("place", ["provenance", "settings", "kernel", "weights' name", "settings' name"])
+def test_a_secret_is_named_and_not_told_and_nothing_is_built(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    weights, settings = tmp_path / "w.safetensors", tmp_path / "some.toml"
+    text = f"# {TOKEN}" if place == "settings" else ""
+    if place == "kernel":
+        kernel = Path(shutil.copytree(bundle.KERNEL, tmp_path / "surface_kernel"))
+        (kernel / "more.py").write_text(f"TOKEN = {TOKEN!r}\n")
+        monkeypatch.setattr(bundle, "KERNEL", kernel)
+    elif place == "weights' name":
+        weights = tmp_path / "id_rsa"
+    elif place == "settings' name":
+        settings = tmp_path / "credentials.toml"
+    settings.write_text(text)
+    write_weights(weights, 1, deep={"er": [TOKEN]} if place == "provenance" else None)
+    with pytest.raises(BundleError, match=r"found .*, wanted no secrets in a bundle") as caught:
+        bundle.build([weights], settings, tmp_path / "bundle", cache, offline=True)
+    culprit = {"kernel": "more.py", "settings": "some.toml", "settings' name": "credentials.toml"}
+    assert culprit.get(place, weights.name) in str(caught.value)
+    assert TOKEN not in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_no_file_with_a_secrets_name_gets_into_a_bundle(tmp_path: Path) -> None:
+    contents = manifest.Contents("1", None, ["only"], "only", ["a==1"], ["3.12"])
+    (tmp_path / "kaggle.json").write_text("")
+    for name, source in (("only", tmp_path / "kaggle.json"), (".netrc", Path(__file__))):
+        with pytest.raises(BundleError, match="wanted no secrets in a bundle"):
+            bundle.assemble(tmp_path / "bundle", {name: source}, contents)
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_bundle_is_replaced_by_a_bundle(tmp_path: Path) -> None:

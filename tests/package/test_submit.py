@@ -17,7 +17,7 @@ from types import ModuleType
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from package.fake_bundle import SUBMIT, make_bundle, make_competition, run_submit
+from package.fake_bundle import SUBMIT, list_anew, make_bundle, make_competition, run_submit
 
 Tree = Callable[..., Path]
 
@@ -87,43 +87,48 @@ submit()
     }
 
 
-def test_an_engine_that_dies_twice_is_started_a_third_time(make_tree: Tree) -> None:
-    kaggle = make_tree(COUNT + "if starts < 3:\n    os.kill(os.getpid(), signal.SIGKILL)\nsubmit()")
+def test_an_engine_that_dies_three_times_is_started_a_fourth_time(make_tree: Tree) -> None:
+    kaggle = make_tree(COUNT + "if starts < 4:\n    os.kill(os.getpid(), signal.SIGKILL)\nsubmit()")
     run = run_submit(kaggle)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "SIGKILL, start 1 of 3" in run.stdout
-    assert "SIGKILL, start 2 of 3" in run.stdout
+    assert re.findall("SIGKILL, start . of .", run.stdout) == [f"SIGKILL, start {start} of 4" for start in (1, 2, 3)]
     assert "verdict: complete;" in run.stdout
 
 
-def test_an_engine_that_always_dies_is_started_three_times_and_its_zip_still_counts(make_tree: Tree) -> None:
-    kaggle = make_tree(COUNT + "submit()\nos._exit(77)")
+def test_an_engine_that_always_dies_is_started_four_times_and_its_zip_still_counts(make_tree: Tree) -> None:
+    kaggle = make_tree(COUNT + "submit()\nos._exit(70)")
     run = run_submit(kaggle)
     assert run.returncode == 0
-    assert (kaggle / "scratch" / "engine" / "starts").read_text() == "3"
-    assert "exit code 77, start 3 of 3" in run.stdout
-    assert "verdict: failed (it died 3 times); submission.zip stands with 2 masks" in run.stdout
+    assert (kaggle / "scratch" / "engine" / "starts").read_text() == "4"
+    assert "exit code 70, start 4 of 4" in run.stdout
+    assert "verdict: failed (it died 4 times); submission.zip stands with 2 masks" in run.stdout
 
 
-@pytest.mark.parametrize(
-    ("last", "size", "told"), [("os._exit(77)", 5000, True), ("sys.exit(1)", 5000, True), ("", 10, False)]
-)
-def test_a_start_that_got_further_is_not_lost_to_a_later_one(make_tree: Tree, last: str, size: int, told: bool) -> None:
-    code = f"""
-further = starts == 2
-submit(lambda masks: masks.update({{name: mask + bytes(5000 if further else 10) for name, mask in masks.items()}}))
-if starts < 3:
-    os._exit(77)
-{last}
-"""
-    kaggle = make_tree(COUNT + code)
-    run = run_submit(kaggle)
-    assert run.returncode == 0, run.stdout
-    assert ("an earlier start of the engine got further" in run.stdout) is told
-    with zipfile.ZipFile(kaggle / "working" / "submission.zip") as archive:
-        assert all(archive.read(name).endswith(bytes(size)) for name in archive.namelist())
-        assert (archive.getinfo("7.tif").file_size > 5000) is told
-    assert [path.name for path in (kaggle / "working").glob("*.partial")] == []
+def test_every_start_gets_what_is_left_of_the_budget(submit: ModuleType, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    code = f"import os, sys, time; open({str(told)!r}, 'a').write(sys.argv[2] + '\\n'); time.sleep(0.15); os._exit(9)"
+    command = [sys.executable, "-c", code]
+    submit.supervise(command, dict(os.environ), tmp_path, time.monotonic() + 50)
+    budgets = told.read_text().split()
+    assert len(budgets) == 4
+    assert all(re.fullmatch(r"\d+\.\d", budget) for budget in budgets)
+    assert 50 >= float(budgets[0]) > float(budgets[1]) > float(budgets[2]) > float(budgets[3]) > 0
+
+
+def test_an_engine_that_could_not_be_started_is_started_again(submit: ModuleType, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        program.write_text(f"#!{sys.executable}\n")
+        program.chmod(0o755)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(submit, "say", say)
+        assert submit.supervise([str(program)], dict(os.environ), tmp_path, time.monotonic() + 60) == "complete"
+    (line,) = lines
+    assert re.fullmatch(r"the engine died: .*No such file or directory.*, start 1 of 4", line)
 
 
 @pytest.mark.parametrize(("code", "verdict"), [(0, "complete"), (3, "degraded"), (1, "failed")])
@@ -133,6 +138,43 @@ def test_an_engine_that_says_how_it_ended_is_not_started_again(
     command = [sys.executable, "-c", f"import sys; open('starts', 'a').write('.'); sys.exit({code})"]
     assert submit.supervise(command, dict(os.environ), tmp_path, time.monotonic() + 60) == verdict
     assert (tmp_path / "starts").read_text() == "."
+
+
+def test_an_engine_that_fails_beside_a_whole_submission_does_not_fail_the_run(make_tree: Tree) -> None:
+    run = run_submit(make_tree("submit()\nsys.exit(1)"))
+    assert run.returncode == 0
+    assert run.stdout.splitlines()[-1] == "verdict: failed; submission.zip stands with 2 masks"
+
+
+def test_whatever_goes_wrong_here_the_submission_is_looked_at(make_tree: Tree) -> None:
+    kaggle = make_tree("submit()\nos._exit(9)")
+    code = f"""
+import runpy, sys
+for name in ("input", "working", "scratch"):
+    sys.argv += ["--" + name, {str(kaggle)!r} + "/" + name]
+submit = runpy.run_path({str(SUBMIT)!r})
+def fail(line):
+    if line.startswith("the engine died"):
+        raise ZeroDivisionError("nothing to do with it")
+    print(line)
+submit["supervise"].__globals__["say"] = fail
+sys.exit(submit["main"]())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1] == (
+        "verdict: failed (ZeroDivisionError: nothing to do with it); submission.zip stands with 2 masks"
+    )
+
+
+def test_a_log_that_takes_no_more_does_not_cost_the_submission(make_tree: Tree) -> None:
+    kaggle = make_tree(COUNT + "print('told', flush=True)\nif starts < 3:\n    os._exit(9)\nsubmit()")
+    places = [word for name in ("input", "working", "scratch") for word in (f"--{name}", str(kaggle / name))]
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run([sys.executable, str(SUBMIT), *places], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert run.returncode == 0, run.stderr.decode()
+    with zipfile.ZipFile(kaggle / "working" / "submission.zip") as archive:
+        assert archive.namelist() == ["7.tif", "8.tif"]
 
 
 def test_an_engine_without_a_submission_fails_the_run(make_tree: Tree) -> None:
@@ -166,17 +208,26 @@ def test_no_time_left_no_second_start(submit: ModuleType, tmp_path: Path) -> Non
     )
 
 
-def test_a_terminated_run_takes_its_engine_along(make_tree: Tree) -> None:
-    code = "(place.out / 'part').write_text(str(os.getpid())); (place.out / 'part').rename(place.out / 'pid')"
-    kaggle = make_tree(code + "\ntime.sleep(60)")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("made", [True, False])
+def test_a_stopped_run_takes_its_engine_along_and_keeps_what_stands(
+    make_tree: Tree, number: signal.Signals, made: bool
+) -> None:
+    code = "submit()\n" * made + "(place.out / 'part').write_text(str(os.getpid()))\n"
+    kaggle = make_tree(code + "(place.out / 'part').rename(place.out / 'pid')\ntime.sleep(60)")
     places = [word for name in ("input", "working", "scratch") for word in (f"--{name}", str(kaggle / name))]
     pid_file = kaggle / "working" / "pid"
-    with subprocess.Popen([sys.executable, str(SUBMIT), *places], stdout=subprocess.DEVNULL) as run:
+    with subprocess.Popen([sys.executable, str(SUBMIT), *places], stdout=subprocess.PIPE, text=True) as run:
         while not pid_file.exists():
             assert run.poll() is None
             time.sleep(0.02)
-        run.terminate()
-        assert run.wait(20) == 128 + signal.SIGTERM
+        for _ in range(3):  # a second one breaks nothing off either
+            run.send_signal(number)
+        said = run.communicate(timeout=20)[0].splitlines()
+    assert run.returncode == (0 if made else 1)
+    verdict = f"failed (stopped by {number.name})"
+    masks = f"verdict: {verdict}; submission.zip stands with 2 masks"
+    assert said[-1] == (masks if made else f"verdict: no submission; the engine's run was {verdict}")
     assert not Path("/proc", pid_file.read_text()).exists()
 
 
@@ -271,6 +322,115 @@ def test_a_manifest_that_is_none_is_one_finding(submit: ModuleType, tmp_path: Pa
     (bundle / "manifest.json").write_bytes(content)
     (finding,) = submit.check_bundle(bundle)
     assert finding.startswith("manifest.json: found ")
+    assert finding.isprintable()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "settings.json", "new"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_is_no_file_is_one_finding_and_not_waited_for(
+    submit: ModuleType, tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    bundle = make_bundle(tmp_path / "input" / "bundle")
+    (bundle / name).unlink(missing_ok=True)
+    make(bundle / name)
+    (finding,) = submit.check_bundle(bundle)
+    assert re.match("manifest.json: found no such file|'(settings.json|new)': found a (link|folder or)", finding)
+    if name == "manifest.json":
+        with pytest.raises(submit.SubmitError, match="found no bundle, wanted"):
+            submit.find_bundle(tmp_path / "input")
+
+
+def test_a_name_that_no_file_system_takes_is_one_finding(submit: ModuleType, tmp_path: Path) -> None:
+    for name in ("a" * 5000, "\ud800", "\x07"):
+        bundle = make_bundle(tmp_path / "bundle")
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        manifest["files"][name] = manifest["files"]["settings.json"]
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        (finding,) = submit.check_bundle(bundle)
+        assert re.search("found no such file, wanted", finding)
+        assert finding.isprintable()
+        shutil.rmtree(bundle)
+        shutil.rmtree(tmp_path / "bundle-sources")
+
+
+def test_the_search_passes_by_what_cannot_be_read(submit: ModuleType, tmp_path: Path) -> None:
+    for number in range(30):  # in whatever order a folder is listed, one comes before what is looked for
+        (tmp_path / f"circle{number}").symlink_to(f"circle{number}")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / os.fsdecode(b"\xff")).mkdir()
+    for name in ("manifest.json", "test.csv", "test_images"):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+    (tmp_path / "pipes" / "test_images").mkdir(parents=True)
+    for name in ("manifest.json", "test.csv"):
+        os.mkfifo(tmp_path / "pipes" / name)
+    (tmp_path / "nonsense").mkdir()
+    (tmp_path / "nonsense" / "manifest.json").write_bytes(b"[" * 100_000)
+    bundle, competition = make_bundle(tmp_path / "z"), make_competition(tmp_path / "y", a7=(2, 3, 4))
+    assert submit.find_bundle(tmp_path) == bundle
+    assert submit.find_competition(tmp_path) == competition
+
+
+def spoil_wheel(bundle: Path, member: zipfile.ZipInfo | None, content: bytes = b"") -> Path:
+    """Put one more member into the bundle's wheel, none for no zip at all, and make the manifest match."""
+    (wheel,) = bundle.glob("*.whl")
+    if member is None:
+        wheel.write_bytes(b"PK\3\4 no wheel")
+    else:
+        with zipfile.ZipFile(wheel, "a") as archive:
+            archive.writestr(member, content)
+    list_anew(bundle, wheel.name)
+    return wheel
+
+
+def member(name: str, mode: int = 0o100644) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo("placeholder")
+    info.filename = name
+    info.external_attr = mode << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    ("info", "found"),
+    [
+        (member("../evil.py"), "found the member '../evil.py', wanted names inside of the wheel"),
+        (member("a/../../evil.py"), "found the member 'a/../../evil.py'"),
+        (member("a/.."), "found the member 'a/..'"),
+        (member("/etc/evil"), "found the member '/etc/evil'"),
+        (member("C:/evil"), "found the member 'C:/evil'"),
+        (member("a\\evil"), "found the member 'a\\\\evil'"),
+        (member("link", 0o120777), "found the member 'link' as a link or a device, wanted files"),
+        (member("fifo", 0o010644), "found the member 'fifo' as a link or a device"),
+        (None, "found no readable zip (BadZipFile"),
+    ],
+)
+def test_a_wheel_that_pip_should_not_see_is_a_finding_though_the_manifest_lists_it(
+    submit: ModuleType, tmp_path: Path, info: zipfile.ZipInfo | None, found: str
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    wheel = spoil_wheel(bundle, info)
+    (finding,) = submit.check_bundle(bundle)
+    assert finding.startswith(f"{wheel.name!r}: {found}")
+
+
+def test_wheels_that_would_fill_the_disk_are_a_finding(
+    submit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    spoil_wheel(bundle, member("surface_kernel/..big"), bytes(100_000))
+    assert submit.check_bundle(bundle) == []
+    monkeypatch.setattr(submit, "WHEELS_LIMIT_BYTES", 100_000)
+    (finding,) = submit.check_bundle(bundle)
+    assert re.fullmatch(r"wheels: found 10\d{4} bytes to unpack, wanted at most 100000", finding)
+
+
+def test_an_evil_wheel_is_never_installed(make_tree: Tree) -> None:
+    kaggle = make_tree()
+    spoil_wheel(kaggle / "input" / "bundle", member("../../evil.py"), b"raise SystemExit")
+    run = run_submit(kaggle)
+    assert run.returncode == 1
+    assert "found the member '../../evil.py'" in run.stdout
+    assert not (kaggle / "scratch" / "site").exists()
+    assert not list(kaggle.rglob("evil.py"))
 
 
 TEXT = st.text("a0./\\\\\0=-", max_size=6)

@@ -19,7 +19,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; give the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     log.setLevel(logging.INFO)  # ours alone: libraries tell what they do at this level too
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds odd in a file is in our error already
     parsed = _parser().parse_args(arguments)
     commands = {"phantom": phantom, "fit": fit, "audit": audit}
     try:

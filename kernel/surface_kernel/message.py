@@ -1,0 +1,17 @@
+"""How an error tells of a value out of a stranger's file: short, printable and on one line, whatever the value is."""
+
+LENGTH = 120
+
+
+def shown(value: object) -> str:
+    """Give a value as Python writes it, cut to LENGTH; only its kind where even that fails."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, a list too deep
+        text = f"a huge {type(value).__name__}"
+    return printable(text if len(text) <= LENGTH else text[:LENGTH] + "…")
+
+
+def printable(text: str) -> str:
+    """Give a text with escapes for what a terminal or a log would trip over."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -1,0 +1,54 @@
+"""Hostile images among good ones, through the whole engine: every id has a mask, and the good ones' are as ever."""
+
+import csv
+import random
+
+import numpy as np
+from engines import LoadMarked
+from malformed import corpus
+from scenes import noise
+from worlds import World, masks_in
+
+from surface_kernel import __main__ as story
+from surface_kernel.intensity import Intensity
+from surface_kernel.settings import Settings
+from surface_kernel.volume import VolumeError, read_header
+
+GUESS = (5, 6, 7)  # where no header can be read; 320³ is tested elsewhere
+GOOD = {f"good_{seed}": noise((20, 30, 30), seed) for seed in range(3)}
+
+
+def test_bad_volumes_hurt_nobody(tmp_path, weights_once, quiet_logging, monkeypatch, long, tally):
+    monkeypatch.setattr(story, "LoadEngine", lambda files, settings: LoadMarked(settings=Settings(dust_voxels=0)))
+    monkeypatch.setattr(story, "USUAL_SHAPE_ZYX", GUESS)
+    world = World.make(tmp_path, GOOD, [weights_once])
+    images = world.competition / "test_images"
+    bad = {path.stem: path for path in corpus(images, 0) if path.suffix == ".tif" and "." not in path.stem}
+    if not long:
+        bad = dict(random.Random(0).sample(sorted(bad.items()), 120))
+    ids = [*GOOD, *bad]
+    random.Random(1).shuffle(ids)
+    with (world.competition / "test.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "scroll_id"), *((case, 1) for case in ids)])
+
+    assert world.run() == 3
+    masks, reports = masks_in(world.zip), world.report()["volumes"]
+    assert set(masks) == set(ids)
+    for case, image in GOOD.items():
+        np.testing.assert_array_equal(masks[case], Intensity().table(image)[image] > 0)
+    refused = 0
+    for case, path in bad.items():
+        report = reports[case]
+        try:
+            wanted = read_header(path).shape_zyx
+        except VolumeError as error:
+            wanted = error.shape_zyx or GUESS
+            assert report["status"] == "zeros"
+        assert masks[case].shape == wanted
+        if report["status"] == "zeros":
+            assert not masks[case].any()
+            assert "found" in report["reason"]
+            assert "wanted" in report["reason"]
+            refused += 1
+    assert refused > len(bad) / 2
+    tally("malformed inputs through the whole engine, a valid mask each", len(bad))

@@ -1,0 +1,104 @@
+"""Mutants of what a ledger holds: whatever lies in its folder, a start goes on with what is sound, or begins anew."""
+
+import hashlib
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from surface_kernel.ledger import Kept, Ledger, LedgerError, Record
+
+BATCH = 50
+OF = {"weights": ["w"], "settings": "s"}
+HOW = {"device": {"name": "cpu", "batch": 2}}
+IMAGE = b"an image"
+DIGEST = hashlib.sha256(IMAGE).hexdigest()
+RECORD = Record("a", 0, DIGEST, 7, 1.5, 0.25, ("one",)).to_bytes()
+KEPT = Kept(0, hashlib.sha256(b"mask").hexdigest(), 0.5).to_bytes()
+VALUES = [None, True, -1, 0, 1, 1.5, 1e400, 10**30, "", "a", "\0", [], {}, [[]], {"name": 1}, "0" * 64, DIGEST]
+
+
+def mutant(dice, content):
+    """Changes an entry, or some bytes."""
+    if dice.random() < 0.5:
+        entries = json.loads(content)
+        name = dice.choice(list(entries))
+        if dice.random() < 0.2:
+            del entries[name]
+        else:
+            entries[name] = dice.choice(VALUES)
+        return json.dumps(entries).encode()
+    changed = bytearray(content)
+    for _ in range(dice.randint(1, 3)):
+        place = dice.randrange(len(changed) + 1)
+        match dice.randrange(4):
+            case 0:
+                changed[place : place + 1] = bytes([dice.randrange(256)])
+            case 1:
+                del changed[place : place + dice.randint(1, 9)]
+            case 2:
+                changed[place:place] = changed[place : place + 20]
+            case 3:
+                changed[place:place] = b"[" * dice.choice([1, 3000])
+    return bytes(changed)
+
+
+def batches(seeds, long, check):
+    """Hands `check` a random.Random, BATCH times a seed; gives how often."""
+
+    @settings(max_examples=seeds, deadline=None, database=None, derandomize=not long)
+    @given(st.integers(0, 2**64 - 1))
+    def batch(seed):
+        dice = random.Random(seed)
+        for _ in range(BATCH):
+            check(dice)
+
+    batch()
+    return seeds * BATCH
+
+
+@pytest.mark.parametrize(("kind", "content"), [(Record, RECORD), (Kept, KEPT)])
+def test_a_mutant_is_read_or_refused(kind, content, long, tally):
+    read, refused = [], []
+
+    def check(dice):
+        try:
+            read.append(kind.from_bytes(mutant(dice, content)))
+        except LedgerError as error:
+            refused.append(str(error))
+
+    executions = batches(4000 if long else 40, long, check)
+    assert len(read) + len(refused) == executions
+    assert all("wanted" in message for message in refused)
+    assert read
+    assert all(kind.from_bytes(each.to_bytes()) == each for each in read[:1000])
+    tally("parsers fuzzed: ledger", executions)
+
+
+def test_a_mutant_of_a_whole_ledger_is_gone_on_with_or_begun_anew(tmp_path, long, tally):
+    (tmp_path / "a.tif").write_bytes(IMAGE)
+    folder = tmp_path / "ledger"
+    with Ledger(folder, OF) as book:
+        book.agree(HOW)
+    run = (folder / "run.json").read_bytes()
+    names = {"run.json": run, "a.0.json": RECORD, "a.kept.json": KEPT, "a.0.tif": b"mask", "a.0.mask": b"raw"}
+    went_on = []
+
+    def check(dice):
+        for name, content in names.items():
+            (folder / name).write_bytes(
+                mutant(dice, content) if content[:1] == b"{" and dice.random() < 0.4 else content
+            )
+        if dice.random() < 0.2:
+            (folder / dice.choice(list(names))).unlink()
+        with Ledger(folder, OF) as book:
+            book.take_over({"a": tmp_path / "a.tif"}, 1)
+            went_on.append(len(book.records))
+            for kept, tiff in book.kept.values():
+                assert hashlib.sha256(tiff).hexdigest() == kept.sha256
+
+    executions = batches(100 if long else 4, long, check)
+    assert 0 < sum(went_on) < executions
+    tally("parsers fuzzed: ledger", executions)
