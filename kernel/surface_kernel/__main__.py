@@ -36,7 +36,7 @@ from surface_kernel.worker import Done, LoadEngine, Ready, Unit
 
 DEVICE_HELP = "cpu, cuda, cuda:N, or an earlier run_report.json; all GPUs where there are some"
 MASK, PROBABILITY, LOGIT = "mask", "probability", "logit"
-COMPLETE, FAILED, DEGRADED, UNFORESEEN = 0, 1, 3, 70
+COMPLETE, FAILED, DEGRADED, UNFORESEEN, STOPPED = 0, 1, 3, 70, 130
 BUDGET_S = 8.5 * 3600  # of the nine hours that Kaggle gives
 USUAL_SHAPE_ZYX = (320, 320, 320)  # of 738 of the competition's 786 volumes: the guess where no header can be read
 log = logging.getLogger("surface_kernel")
@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return FAILED
+    except KeyboardInterrupt:
+        log.error("stopped by hand")
+        return STOPPED
 
 
 def submit(arguments: argparse.Namespace) -> int:
@@ -79,7 +82,7 @@ def submit(arguments: argparse.Namespace) -> int:
         run.end()
         report = RunReport(
             *(run.plan.reports(), progress.device, clock.elapsed_s, clock.budget_s),
-            *(progress.how | {"trials": ledger.how.get("trials", [])}, run.trouble),
+            *({**ledger.how, **progress.how, "trials": ledger.how.get("trials", [])}, run.trouble),
         )
         disk.insist(lambda: report.write(arguments.out), TRIES)
         if run.plan.worth_going_on:
@@ -157,14 +160,28 @@ def predict(arguments: argparse.Namespace) -> int:
         finally:
             (done.unit.mask or done.unit.sums or output).unlink(missing_ok=True)
 
+    tried, told = set[str](), 0
+
+    def received(done: Done) -> bool:
+        """Give a volume another try where that may help; say whether there is something to be finished."""
+        if not done.again or done.unit.case in tried:
+            return True
+        tried.add(done.unit.case)
+        left.append(done.unit)
+        return False
+
     if units:
         with Pipeline(
             load, named, 1, None, device, lambda ready: progress.begin(ready, shapes), progress.update, progress.say
         ) as pipeline:
-            for line in pipeline.run(lambda before: left.popleft() if left else None, finish):
+            for line in pipeline.run(lambda before: left.popleft() if left else None, finish, received):
                 progress.say(line)
+                told += 1
                 failed += line.startswith("error: ")
         progress.close()
+    if told < len(units):
+        log.error("error: found no worker left for %d volumes, wanted one", len(units) - told)
+        failed += len(units) - told
     return COMPLETE if not failed else DEGRADED if failed < len(paths) else FAILED
 
 

@@ -47,9 +47,9 @@ def insist(action: Callable[[], object], tries: int) -> None:
             time.sleep(_PAUSE_S)
 
 
-def partial_of(path: Path) -> Path:
-    """Give the name of a file while this process writes it: another process would use another one."""
-    return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+def partial_of(path: Path, process: int | None = None) -> Path:
+    """Give the name of a file while this or another process writes it: each uses a name of its own."""
+    return path.with_name(f"{path.name}.{process or os.getpid()}{PARTIAL}")
 
 
 def allocate(path: Path, size_bytes: int) -> None:

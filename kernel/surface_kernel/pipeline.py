@@ -23,6 +23,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from surface_kernel import disk
 from surface_kernel.worker import Done, Failed, Load, Loaded, Ready, Unit, one_line, stand_back, work
 
 UNITS_AHEAD = 3  # blended, predicted and decoded at a time
@@ -95,6 +96,13 @@ class _Worker:
         if at_once:
             self.process.kill()
         self.process.join()
+
+    def clear(self) -> None:
+        """Remove the pieces of files that it left when it died."""
+        for unit in self.units:
+            for path in (unit.mask, unit.sums, unit.earlier and unit.earlier[0], unit.record):
+                if path:
+                    disk.partial_of(path, self.process.pid).unlink(missing_ok=True)
 
     @property
     def death(self) -> str:
@@ -266,6 +274,7 @@ class Pipeline:
         self._workers.remove(worker)
         death = fault or worker.death
         worker.end(at_once=True)
+        worker.clear()
         if not worker.loaded and not self._agreed:
             self._never_loaded += 1
         hopeless = fault or self._never_loaded > 1  # one may have died of the volume that it was decoding

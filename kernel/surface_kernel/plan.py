@@ -33,6 +33,7 @@ class Standing:
     predicted, written: stages whose units are on record, and that its mask in the submission is made of. closed: why
     it gets no further stage; empty while it may. tries: failures of its next unit. late: it comes last of its stage,
     and alone, since it may be what a worker or a run died of. seconds: that its networks took. foreground: of its mask.
+    full: why the disk has no room for its next unit, if so.
     """
 
     case: str
@@ -49,6 +50,7 @@ class Standing:
     seconds: float = 0.0
     variance: float = 0.0
     foreground: float = 0.0
+    full: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -81,7 +83,6 @@ class Plan:
         held = ledger.sums_bytes()
         self.quota_bytes = max(0, int((free_bytes() + held) * _DISK_SHARE) - under_way - _SPARE_BYTES)
         self._sums_bytes = held
-        self.full = ""  # what there was no room for
         self.ended = "no time was left"  # why what was not begun never was
 
     # --- what an earlier start left -------------------------------------------------------------------------------
@@ -142,8 +143,9 @@ class Plan:
         if goes_on and stage == 0 and (self._sums_bytes + wanted > self.quota_bytes or free_bytes < wanted):
             goes_on = False
         if free_bytes < (wanted if goes_on or stage else 0):
-            self.full = f"{free_bytes / 1e9:.1f} GB were free for {volume.case}"
+            volume.full = f"there was no room on the scratch disk: {max(0, free_bytes) / 1e9:.2f} GB to spare"
             return None
+        volume.full = ""
         if goes_on and stage == 0:
             self._sums_bytes += wanted
         return Unit(
@@ -216,7 +218,7 @@ class Plan:
     def _why(self, volume: Standing) -> str:
         if volume.under_way:
             return "it was under way when the run had to end"
-        return f"there was no room on the scratch disk: {self.full}" if self.full else self.ended
+        return volume.full or self.ended
 
     # --- time -----------------------------------------------------------------------------------------------------
 

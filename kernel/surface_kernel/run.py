@@ -104,7 +104,7 @@ class Run:
 
         assert unit.mask is not None  # a planned unit has one
         began_s, stage = self._clock.elapsed_s, stage_of(unit)
-        mask = np.frombuffer(bytearray(unit.mask.read_bytes()), np.uint8).reshape(unit.shape_zyx)
+        mask = np.fromfile(unit.mask, np.uint8).reshape(unit.shape_zyx)
         try:
             drop_dust(mask, self._dust_voxels)
         except MemoryError:

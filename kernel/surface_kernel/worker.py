@@ -227,7 +227,8 @@ def _decode(connection: Connection, decoded: "queue.Queue[Any]") -> None:
         except (EOFError, OSError):
             # There is no more work, and this process ends by itself; or the one that started it is gone, and what this
             # one is at is nobody's any more.
-            decoded.put(None)
+            with contextlib.suppress(queue.Full):
+                decoded.put(None, timeout=_ENDING_S)
             time.sleep(_ENDING_S)
             os._exit(0)
         if not isinstance(message, Unit):

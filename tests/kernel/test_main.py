@@ -7,11 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 import tifffile
-from engines import CPU, LoadFiles, LoadSlanted, marked
+from engines import CPU, LoadFiles, LoadMarked, LoadSlanted, marked
 from PIL import Image, ImageSequence
 from scenes import names_in, noise, run_python, write_bundle, write_competition
 
 from surface_kernel import __main__ as story
+from surface_kernel import pipeline
 from surface_kernel import run as run_module
 from surface_kernel.volume import read, write_lzw
 
@@ -428,3 +429,21 @@ def test_a_name_that_stands_for_two_volumes_is_refused(predict, tmp_path):
     done = predict()
     assert done.code == 1
     assert "found '3' as .npy and as .tif, wanted each name once" in done.lines[-1]
+
+
+@pytest.mark.parametrize(("restarts", "code", "made"), [(12, 3, ["3.tif"]), (0, 1, [])])
+def test_workers_that_die_are_no_end_unless_none_is_left(predict, tmp_path, monkeypatch, restarts, code, made):
+    """A volume that is the death of every worker is tried twice; the other one comes through, if workers are left."""
+    monkeypatch.setattr(story, "LoadEngine", lambda files, settings: LoadMarked("die", settings=settings))
+    monkeypatch.setattr(pipeline, "RESTARTS", restarts)
+    write_lzw(tmp_path / "in" / "2.tif", marked((40, 33, 50)))
+    write_lzw(tmp_path / "in" / "3.tif", GOOD["3"])
+    done = predict()
+    assert done.code == code
+    assert names_in(tmp_path / "out") == made
+    errors = [line for line in done.lines if line.startswith("error: ")]
+    assert errors == (
+        [f"error: {tmp_path}/in/2.tif: the worker died: SIGKILL"]
+        if restarts
+        else ["error: found no worker left for 2 volumes, wanted one"]
+    )
