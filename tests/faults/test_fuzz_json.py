@@ -6,7 +6,6 @@ Every example of hypothesis is a seed, and every seed a batch of mutants.
 import copy
 import hashlib
 import json
-import random
 import runpy
 import struct
 from pathlib import Path
@@ -14,9 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
+from fuzzing import fuzz
 from package.fake_bundle import SUBMIT, make_bundle
 from scenes import list_bundle, write_bundle
 
@@ -26,7 +23,6 @@ from surface_kernel.mounts import MountError, read_bundle
 from surface_kernel.settings import SettingsError, from_json, from_toml, to_json
 from surface_kernel.weights import Metadata, WeightsError, describe, load, save
 
-BATCH = 50
 NESTED = json.loads("[" * 300 + "]" * 300)
 VALUES = [
     *(
@@ -51,21 +47,6 @@ VALUES = [
     *("", "x", "none", "0 none", "1 x", "..", "../a", "a\0", "a\n", "\ud800", "é", "a" * 5000, "[" * 2000, "0" * 64),
     *([0, 1], [1, 2, 3], [32, 32, 32], ["0 none"], [["0 none"], ["1 none"]], {"sha256": "0" * 64, "bytes": 1}),
 ]
-
-
-def fuzz(long, check, seeds):
-    """Hands `check` a random.Random, BATCH times a seed; gives how often. The long form has fifty times the seeds."""
-    seeds *= 50 if long else 1
-
-    @hypothesis_settings(max_examples=seeds, deadline=None, database=None, derandomize=not long)
-    @given(st.integers(0, 2**64 - 1))
-    def batch(seed):
-        dice = random.Random(seed)
-        for _ in range(BATCH):
-            check(dice)
-
-    batch()
-    return seeds * BATCH
 
 
 def mutant(dice, tree, write=json.dumps):

@@ -2,15 +2,12 @@
 
 import hashlib
 import json
-import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from fuzzing import fuzz
 
 from surface_kernel.ledger import Kept, Ledger, LedgerError, Record
 
-BATCH = 50
 OF = {"weights": ["w"], "settings": "s"}
 HOW = {"device": {"name": "cpu", "batch": 2}}
 IMAGE = b"an image"
@@ -45,20 +42,6 @@ def mutant(dice, content):
     return bytes(changed)
 
 
-def batches(seeds, long, check):
-    """Hands `check` a random.Random, BATCH times a seed; gives how often."""
-
-    @settings(max_examples=seeds, deadline=None, database=None, derandomize=not long)
-    @given(st.integers(0, 2**64 - 1))
-    def batch(seed):
-        dice = random.Random(seed)
-        for _ in range(BATCH):
-            check(dice)
-
-    batch()
-    return seeds * BATCH
-
-
 @pytest.mark.parametrize(("kind", "content"), [(Record, RECORD), (Kept, KEPT)])
 def test_a_mutant_is_read_or_refused(kind, content, long, tally):
     read, refused = [], []
@@ -69,7 +52,7 @@ def test_a_mutant_is_read_or_refused(kind, content, long, tally):
         except LedgerError as error:
             refused.append(str(error))
 
-    executions = batches(4000 if long else 40, long, check)
+    executions = fuzz(long, check, 80)
     assert len(read) + len(refused) == executions
     assert all("wanted" in message for message in refused)
     assert read
@@ -99,6 +82,6 @@ def test_a_mutant_of_a_whole_ledger_is_gone_on_with_or_begun_anew(tmp_path, long
             for kept, tiff in book.kept.values():
                 assert hashlib.sha256(tiff).hexdigest() == kept.sha256
 
-    executions = batches(100 if long else 4, long, check)
+    executions = fuzz(long, check, 4)
     assert 0 < sum(went_on) < executions
     tally("parsers fuzzed: ledger", executions)

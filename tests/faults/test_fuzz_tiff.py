@@ -7,14 +7,12 @@ import struct
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from fuzzing import fuzz
 from malformed import grey_page, tiff_bytes, whole_files
 
 from surface_kernel import tiff
 from surface_kernel.volume import MOST_RATIO, VolumeError, read_header
 
-BATCH = 100
 EXTREMES = [0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 TAGS = [254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 317, 324, 325, 339, 32997]
 
@@ -84,35 +82,18 @@ def tried(content):
     return sum(asked), len(pages), None
 
 
-def batch(seed):
-    rng, read = random.Random(seed), 0
-    for _ in range(BATCH):
-        content = mutant(rng)
+def test_nothing_but_pages_or_the_named_error_comes_out(long, tally):
+    read = []
+
+    def check(dice):
+        content = mutant(dice)
         asked_bytes, pages, error = tried(content)
         assert error is None or re.fullmatch("found .*, wanted .*", error)  # one line
         assert asked_bytes <= 4096 * (2 + len(content) // 6)  # a block for every directory and list that fits in
-        read += pages > 0
-    return read
+        read.append(pages > 0)
 
-
-def fuzz(examples, derandomize):
-    executions, read = 0, 0
-
-    @settings(deadline=None, database=None, derandomize=derandomize, max_examples=examples)
-    @given(st.integers(0, 2**32))
-    def run(seed):
-        nonlocal executions, read
-        read += batch(seed)
-        executions += BATCH
-
-    run()
-    return executions, read
-
-
-def test_nothing_but_pages_or_the_named_error_comes_out(long, tally):
-    executions, read = fuzz(6000, derandomize=False) if long else fuzz(200, derandomize=True)
-    assert executions >= (500_000 if long else 15_000)
-    assert executions // 20 < read < executions * 0.9  # neither refused at the door nor all harmless
+    executions = fuzz(long, check, 400)
+    assert executions // 20 < sum(read) < executions * 0.9  # neither refused at the door nor all harmless
     tally("parsers fuzzed: TIFF", executions)
 
 

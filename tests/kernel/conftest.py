@@ -5,16 +5,9 @@ from types import SimpleNamespace
 import numba
 import pytest
 import torch
-from scenes import noise
-from torch import nn
+from worlds import write_weights
 
-from surface_kernel import network, weights
 from surface_kernel.__main__ import main
-from surface_kernel.architecture import Architecture
-from surface_kernel.intensity import Intensity
-from surface_kernel.weights import Metadata
-
-TINY = Architecture("Linknet", "efficientnet-b0")
 
 
 @pytest.fixture(scope="session")
@@ -39,17 +32,8 @@ def _threads(monkeypatch):
 
 @pytest.fixture(scope="session")
 def weights_file(tmp_path_factory):
-    """A real network, untrained, its last layer scaled so that about half of a volume of noise is surface."""
-    torch.manual_seed(0)
-    module = network.build(TINY).eval()
-    last = [layer for layer in module.modules() if isinstance(layer, nn.Conv3d)][-1]
-    sample = noise((2, 32, 32, 32))
-    with torch.inference_mode():
-        last.bias -= module(torch.from_numpy(Intensity().table(sample)[sample])[:, None]).median()
-        last.weight *= 100
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    weights.save(path, module.state_dict(), Metadata(TINY, Intensity(), (32, 32, 32), overlap=0.25))
-    return path
+    """A real network, untrained; about half of a volume of noise is surface to it."""
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
 @pytest.fixture
