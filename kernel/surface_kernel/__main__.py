@@ -37,6 +37,7 @@ from surface_kernel.worker import Done, LoadEngine, Ready, Unit
 DEVICE_HELP = "cpu, cuda, cuda:N, or an earlier run_report.json; all GPUs where there are some"
 MASK, PROBABILITY, LOGIT = "mask", "probability", "logit"
 COMPLETE, FAILED, DEGRADED, UNFORESEEN, STOPPED = 0, 1, 3, 70, 130
+ODD_LINES = 10
 BUDGET_S = 8.5 * 3600  # of the nine hours that Kaggle gives
 USUAL_SHAPE_ZYX = (320, 320, 320)  # of 738 of the competition's 786 volumes: the guess where no header can be read
 log = logging.getLogger("surface_kernel")
@@ -89,9 +90,11 @@ def submit(arguments: argparse.Namespace) -> int:
             log.info("%s: what was done is kept: the same command goes on with it", ledger.folder)
         else:
             ledger.remove()
-    for outcome in report.volumes:
-        if outcome.reason or outcome.warning:
-            log.info("%s", outcome.line())
+    odd = [volume.line() for volume in report.volumes if volume.reason or volume.warning]
+    for line in odd[:ODD_LINES]:
+        log.info("%s", line)
+    if more := len(odd[ODD_LINES:]):
+        log.info("and %d more: see run_report.txt", more)
     log.info("%s: %s", "failed" if failed else report.verdict, submission.path)
     return FAILED if failed else COMPLETE if report.complete else DEGRADED
 
@@ -336,6 +339,7 @@ def _predict_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    logging.raiseExceptions = False  # a log that nobody reads any more must not fill up with that
     try:
         exit_code = main()
     except Exception:  # not foreseen: whoever started this should start it again, which 1 would keep it from
