@@ -139,9 +139,9 @@ def different(folders: Sequence[Path], name: str) -> list[Path]:
     return list(firsts.values())
 
 
-def find_bundle(top: Path) -> Path:
-    """Return the one folder below `top` whose manifest.json says that it is a bundle of ours."""
-    wanted = f"wanted one folder with a manifest.json of format {FORMAT!r}"
+def find_bundle(top: Path, form: str = FORMAT) -> Path:
+    """Return the one folder below `top` whose manifest.json says that it is a bundle of ours, of this format."""
+    wanted = f"wanted one folder with a manifest.json of format {form!r}"
     if not is_kind(top, stat.S_ISDIR):
         raise SubmitError(f"{top}: found no such folder, {wanted}; name the inputs' folder with --input")
     bundles: list[Path] = []
@@ -149,7 +149,7 @@ def find_bundle(top: Path) -> Path:
     for folder in folders_below(top):
         if is_kind(folder / "manifest.json", stat.S_ISREG):
             try:
-                read_manifest(folder)
+                read_manifest(folder, form)
             except SubmitError as error:
                 others.append(f"{folder}: {error}")
                 continue
@@ -200,7 +200,7 @@ def read_ids(path: Path) -> list[str]:
 # --- the manifest ------------------------------------------------------------------------------------------------
 
 
-def read_manifest(bundle: Path) -> dict[str, Any]:
+def read_manifest(bundle: Path, form: str = FORMAT) -> dict[str, Any]:
     """Read manifest.json; SubmitError where there is none, it cannot be read, or says another format."""
     path = bundle / "manifest.json"
     if path.is_symlink() or not is_kind(path, stat.S_ISREG):
@@ -212,17 +212,17 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
             raise SubmitError(f"manifest.json: found more than {MANIFEST_LIMIT_BYTES} bytes, wanted at most that many")
         manifest = json.loads(content.decode())
     except (OSError, ValueError, RecursionError) as error:
-        raise SubmitError(f"manifest.json: found no readable JSON ({error}), wanted format {FORMAT!r}") from error
+        raise SubmitError(f"manifest.json: found no readable JSON ({error}), wanted format {form!r}") from error
     found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-    if found != FORMAT:
-        raise SubmitError(f"manifest.json: found format {shown(found)}, wanted {FORMAT!r}")
+    if found != form:
+        raise SubmitError(f"manifest.json: found format {shown(found)}, wanted {form!r}")
     return dict(manifest)
 
 
-def check_bundle(bundle: Path) -> list[str]:
+def check_bundle(bundle: Path, form: str = FORMAT) -> list[str]:
     """Compare a bundle with its manifest: one line a finding, none for a good bundle."""
     try:
-        manifest = read_manifest(bundle)
+        manifest = read_manifest(bundle, form)
         return check_form(manifest) or check_files(bundle, manifest["files"]) or check_wheels(bundle, manifest["files"])
     except (SubmitError, OSError) as error:
         return [str(error)]
@@ -241,7 +241,10 @@ def check_form(manifest: dict[str, Any]) -> list[str]:
         if not (matches(r"[0-9a-f]{64}", form.get("sha256")) and type(form.get("bytes")) is int):
             told = f"{shown(entry)} for {shown(name)}"
             findings.append(f"manifest.json: found {told}, wanted a sha256 and a number of bytes")
-    for key, pattern in (("requirements", r"[A-Za-z0-9][\w.-]*==\w[\w.+!]*"), ("python", r"3\.\d+"), ("weights", ".+")):
+    lists = {"requirements": r"[A-Za-z0-9][\w.-]*==\w[\w.+!]*", "python": r"3\.\d+"}
+    if manifest.get("format") == FORMAT:  # a bundle to train from brings no weights
+        lists["weights"] = ".+"
+    for key, pattern in lists.items():
         values = manifest.get(key)
         if not isinstance(values, list) or not values or not all(matches(pattern, value) for value in values):
             findings.append(
@@ -501,7 +504,7 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, default=SCRATCH, help="where everything else goes")
     parser.add_argument("--budget-s", type=float, default=BUDGET_S, help="wall time for all, in seconds")
     parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="check this bundle and do nothing else")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook's arguments are not ours
     if arguments.verify:
         return verify(arguments.verify)
     for name in ("input", "working", "scratch"):

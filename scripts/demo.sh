@@ -13,7 +13,7 @@ echo "== 2/6 training, then the mean of the last epochs' weights"
 python -m surface_train fit --settings train/settings/demo.toml --data demo/data/competition --fold 0 --out demo/run --budget-s 440
 
 echo "== 3/6 the bundle: what Kaggle will mount"
-python -m surface_package build --weights demo/run/weights.safetensors --settings package/settings/demo.toml --out demo/bundle
+python -m surface_package build --weights demo/run/weights.safetensors --settings package/settings/demo.toml --out demo/bundle --uncommitted
 
 echo "== 4/6 the rehearsal: the bundle in a Kaggle of our own, offline"
 python -m surface_package rehearse demo/bundle --data demo/data/competition --out demo/rehearsal

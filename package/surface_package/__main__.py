@@ -1,4 +1,4 @@
-"""python -m surface_package build | verify | rehearse | publish."""
+"""python -m surface_package init | build | verify | rehearse | publish | paperwork."""
 
 import argparse
 import logging
@@ -7,15 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from surface_kernel.settings import SettingsError
+from surface_kernel.volume import VolumeError
 from surface_kernel.weights import WeightsError
-from surface_package import bundle, manifest, publish, rehearse
+from surface_package import bundle, init, manifest, notebook, paperwork, publish, rehearse
 from surface_package.bundle import BundleError
 from surface_package.image import ImageError
+from surface_package.init import InitError
 from surface_package.manifest import ManifestError
+from surface_package.pythons import PythonError
 from surface_package.rehearse import RehearsalError
+from surface_package.sources import SourceError
+from surface_package.target import TargetError
 from surface_package.wheels import WheelError
 
-_MEANT = (BundleError, ImageError, ManifestError, RehearsalError, SettingsError, WeightsError, WheelError, OSError)
+_MEANT = (
+    *(BundleError, ImageError, InitError, ManifestError, PythonError, RehearsalError, SettingsError, SourceError),
+    *(TargetError, VolumeError, WeightsError, WheelError, OSError),
+)
 log = logging.getLogger("surface_package")
 
 
@@ -32,12 +40,19 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    made = bundle.build(arguments.weights, arguments.settings, arguments.out, arguments.wheels, arguments.offline)
+    made = bundle.build(
+        *(arguments.weights, arguments.settings, arguments.out, arguments.wheels),
+        *(arguments.offline, arguments.half, arguments.uncommitted),
+    )
     contents = manifest.read(made)
     for name, entry in sorted(contents["files"].items()):
         log.info("%12d bytes  %s", entry["bytes"], name)
     total = sum(entry["bytes"] for entry in contents["files"].values())
     log.info("%12d bytes in %d files, commit %s", total, len(contents["files"]), contents["commit"] or "none")
+    if not (made / bundle.DATASET).is_file():
+        log.info("no %s: nobody owns it yet, see `surface_package init`", bundle.DATASET)
+    if arguments.notebook:
+        log.info("notebook: %s", notebook.write(manifest.submit_script(), made.with_name(f"{made.name}.ipynb")))
     log.info("built %s, manifest sha256 %s", made, manifest.digest(made))
     return 0
 
@@ -50,12 +65,16 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _rehearse(arguments: argparse.Namespace) -> int:
-    record = rehearse.rehearse(arguments.bundle, arguments.data, arguments.out)
+    record = rehearse.rehearse(
+        arguments.bundle, arguments.data, arguments.out, others=arguments.python, full=arguments.full
+    )
     for finding in record.findings:
         log.info("finding: %s", finding)
     share = f", {record.wall_s / record.volumes:.1f} s each" if record.volumes else ""
     log.info("%d volumes in %.1f s%s; %.0f MB at most", record.volumes, record.wall_s, share, record.peak_bytes / 1e6)
     log.info("Python %s, isolation: %s", record.python, record.isolation)
+    others = f" ({', '.join(record.pythons)})" if record.pythons else ""
+    log.info("installed on %d other Pythons%s; %d other mounts tried", len(record.pythons), others, len(record.faults))
     log.info("rehearsal %s: %s", "passed" if record.passed else "failed", rehearse.record_path(arguments.bundle))
     return 0 if record.passed else 1
 
@@ -64,12 +83,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="surface_package", description="From weights to a submission on Kaggle.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    naming = commands.add_parser("init", help="set owner and slugs in kernel-metadata.json")
+    init.add_arguments(naming)
+    naming.set_defaults(run=init.run)
+
     build = commands.add_parser("build", help="make a bundle")
-    build.add_argument("--weights", type=Path, nargs="+", required=True, metavar="FILE", help="the members, in order")
+    build.add_argument(
+        "--weights", type=Path, nargs="+", required=True, metavar="FILE", help="the members, in order, or their runs"
+    )
     build.add_argument("--settings", "--config", type=Path, metavar="FILE.toml", help="views, threshold, dust")
     build.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="the folder to make")
     build.add_argument("--wheels", type=Path, metavar="DIR", help="where pinned wheels lie or are fetched to")
     build.add_argument("--offline", action="store_true", help="fail rather than fetch a wheel")
+    half_help = "write weights in float16, and tell what that changes on this volume"
+    build.add_argument("--half", type=Path, metavar="VOLUME.tif", help=half_help)
+    build.add_argument("--uncommitted", action="store_true", help="take changed code as it is, and name no commit")
+    build.add_argument("--notebook", action="store_true", help="also write submit.py as a notebook, BUNDLE.ipynb")
     build.set_defaults(run=_build)
 
     verify = commands.add_parser("verify", help="check a bundle against its manifest")
@@ -80,11 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     rehearsal.add_argument("bundle", type=Path, metavar="BUNDLE")
     rehearsal.add_argument("--data", "--data_dir", type=Path, required=True, metavar="DIR", help="a competition folder")
     rehearsal.add_argument("--out", type=Path, metavar="DIR", help="where to leave submission.zip and run_report.*")
+    python_help = "another Python to install the bundle on; may be given more than once"
+    rehearsal.add_argument("--python", type=Path, action="append", default=[], metavar="PATH", help=python_help)
+    rehearsal.add_argument("--full", action="store_true", help="predict in every good way of mounting, not in one")
     rehearsal.set_defaults(run=_rehearse)
 
     publishing = commands.add_parser("publish", help="bring a rehearsed bundle to Kaggle")
     publish.add_arguments(publishing)
     publishing.set_defaults(run=publish.run)
+
+    papers = commands.add_parser("paperwork", help="write what Kaggle asks of a winner beside the code")
+    paperwork.add_arguments(papers)
+    papers.set_defaults(run=paperwork.run)
     return parser
 
 

@@ -22,7 +22,13 @@ ADVICE = (
     (r"\b429\b|Too many requests", "Kaggle asks for a pause: wait some minutes, then run publish again."),
     (r"quota", "Wait until Kaggle gives new GPU hours (see kaggle.com/settings), then run publish again."),
     (r"already in use", "Choose another slug in kernel-metadata.json, or wait and run publish again if it is yours."),
-    (r"\b403\b|Forbidden|denied", "Check that the logged-in account is the owner named in kernel-metadata.json."),
+    (r"submission limit|daily limit|submissions per day", "Run publish --submit again after midnight UTC."),
+    (r"accept\b.*\brules|rules\b.*\baccept", "Accept the competition's rules on its site, then run publish again."),
+    (
+        r"\b403\b|Forbidden|denied",
+        "Check that the logged-in account is the owner named in kernel-metadata.json, and that it accepted the "
+        "competition's rules on the site.",
+    ),
     (r"Max retries|Connection|timed out|\b5\d\d\b", "Check the network and kaggle.com, then run publish again."),
 )
 OTHERWISE = "Put right what the client names, then run publish again: it goes on where it stopped."
@@ -62,6 +68,26 @@ class DatasetState:
 
     status: str
     version: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Submissions: left today, made today, made in all; capped: none is left because of a limit for all days."""
+
+    left: int
+    today: int
+    total: int
+    capped: bool
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One entry of the board: its description, Kaggle's status ("PENDING", "COMPLETE", "ERROR"), its scores or ""."""
+
+    description: str
+    status: str
+    public_score: str
+    private_score: str
 
 
 def command() -> list[str]:
@@ -168,3 +194,38 @@ def kernel_status(answer: Answer) -> tuple[str, str]:
         raise answer.error("Kaggle did not say how the kernel stands")
     failure = re.search(r'Failure message: "(.*)"', answer.text, re.DOTALL)
     return status[1], failure[1] if failure else ""
+
+
+def submission_limits(answer: Answer) -> Limits:
+    """Read `competitions submission-limits`. Raises ClientError where it does not tell them."""
+    counts = [
+        re.search(rf"^{name}: (\d+)", answer.text, re.MULTILINE)
+        for name in ("Remaining today", "Submissions today", "Lifetime submissions")
+    ]
+    left, today, total = (int(count[1]) if count else None for count in counts)
+    if left is None or today is None or total is None:
+        raise answer.error("Kaggle did not say how many submissions are left")
+    return Limits(left, today, total, "(limited by lifetime cap)" in answer.text)
+
+
+def took_submission(answer: Answer) -> bool:
+    """Whether `competitions submit` told of a success; where it did not, the board knows."""
+    return "Successfully submitted" in answer.text
+
+
+def submissions(answer: Answer) -> list[Submission]:
+    """Read `competitions submissions --format json`, the newest first. Raises ClientError where it lists none."""
+    if re.search(r"^No submissions found", answer.text, re.MULTILINE):
+        return []
+    listed = re.search(r"^\[$.*^\]$", answer.text, re.MULTILINE | re.DOTALL)
+    try:
+        return [
+            Submission(
+                str(row["description"]),
+                str(row["status"]).rpartition(".")[2],
+                *(str(row[score]) if row[score] is not None else "" for score in ("publicScore", "privateScore")),
+            )
+            for row in json.loads(listed[0] if listed else "")
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise answer.error("Kaggle did not list the submissions") from error

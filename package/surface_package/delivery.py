@@ -27,6 +27,7 @@ class Delivery:
     bundle: Path
     root: Path = manifest.ROOT
     public: bool = False
+    submit: bool = False
     timeout_s: float = 3600
     poll_s: float = 15
 
@@ -62,6 +63,9 @@ class Record:
     kernel_sha256: str = ""
     kernel_version: int | None = None
     output_sha256: str = ""
+    submitted: bool = False
+    public_score: str = ""
+    private_score: str = ""
 
     @classmethod
     def read(cls, delivery: Delivery, target: Target) -> "Record":
@@ -72,6 +76,11 @@ class Record:
         except (OSError, ValueError, TypeError):
             return fresh
         return kept if (kept.manifest_sha256, kept.dataset) == (fresh.manifest_sha256, fresh.dataset) else fresh
+
+    def pushed(self, kernel_sha256: str, version: int) -> "Record":
+        """This record after a push: what was done with an earlier kernel version is forgotten."""
+        sent = (self.manifest_sha256, self.dataset, self.version_before_upload, self.dataset_version)
+        return Record(*sent, kernel_sha256, version)
 
     def write(self, delivery: Delivery) -> "Record":
         """Keep the record beside the bundle, whole or not at all."""

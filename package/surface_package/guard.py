@@ -68,7 +68,8 @@ def forbidden(event: str, arguments: tuple[Any, ...], writable: list[str]) -> st
             harmless = event == "os.mkdir" and Path(path).is_dir()  # `makedirs` asks for what may be there already
             if not harmless and not _inside(path, directory, writable):
                 return f"{event} {path!r}"
-    if event in _SENDING and not isinstance(arguments[1], str | bytes):  # those are names of Unix sockets
+    # Names are those of Unix sockets; where there is no address, `connect` was asked for it, or the socket is a pair's.
+    if event in _SENDING and not isinstance(arguments[1], str | bytes | None):
         return f"{event} {arguments[1]!r}"
     if event in _RESOLVING:
         return f"{event} {arguments[0]!r}"

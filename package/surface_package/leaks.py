@@ -1,10 +1,13 @@
-"""What must never be published with a bundle: files and texts that hold somebody's secrets.
+"""What must never be published with a bundle: files and texts that hold somebody's secrets, and paths of a machine.
 
 A finding says what it looks like and where, never the secret itself: it ends up in logs.
 """
 
+import json
 import re
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 NAMES = (
     *("kaggle.json", "access_token", ".netrc", "_netrc", ".env", ".env.*", "*.env", "credentials*", ".git-credentials"),
@@ -33,3 +36,13 @@ def in_name(name: str) -> str:
 def in_text(text: str) -> str:
     """Say what secret a text seems to hold; "" for none."""
     return next((what for what, look in LOOKS.items() if re.search(look, text)), "")
+
+
+def in_paths(text: str, folders: Iterable[Path]) -> str:
+    """Say which of these absolute folders a text names, or something below it; "" for none. The root is in all."""
+    for folder in map(str, folders):
+        spellings = {folder, json.dumps(folder)[1:-1]}  # JSON spells other letters than ASCII's in its own way
+        look = rf"(?<![\w.-])(?:{'|'.join(map(re.escape, spellings))})(?![\w.-])"
+        if folder != "/" and re.search(look, text):
+            return folder
+    return ""

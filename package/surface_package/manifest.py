@@ -4,8 +4,8 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from surface_kernel.mounts import BUNDLE_FORMAT
 
 NAME = "manifest.json"
 ROOT = Path(__file__).resolve().parents[2]
+_OWN = "contents_sha256"
 
 
 class ManifestError(ValueError):
@@ -21,7 +22,11 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a manifest says besides the files: `weights` in member order, `requirements` as pip takes them."""
+    """What a manifest says besides the files: `weights` in member order, `requirements` as pip takes them.
+
+    members: by file, what its weights say of themselves, scores among it. licences: by file, in SPDX's words.
+    half: what half precision changed, None for weights that are as they were trained.
+    """
 
     version: str
     commit: str | None
@@ -29,10 +34,16 @@ class Contents:
     settings: str
     requirements: Sequence[str]
     python: Sequence[str]
+    members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    licences: Mapping[str, str] = field(default_factory=dict)
+    half: Mapping[str, Any] | None = None
 
 
 def write(folder: Path, contents: Contents) -> Path:
-    """Write manifest.json over all files of a flat folder; the same files give the same bytes."""
+    """Write manifest.json over all files of a flat folder; the same files give the same bytes.
+
+    Its own entry contents_sha256 is that of its other entries, as JSON with sorted keys and without spaces.
+    """
     files = {
         path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
         for path in folder.iterdir()
@@ -46,15 +57,22 @@ def write(folder: Path, contents: Contents) -> Path:
         "settings": contents.settings,
         "requirements": list(contents.requirements),
         "python": list(contents.python),
+        "members": dict(contents.members),
+        "licences": dict(contents.licences),
+        "half": contents.half,
         "files": files,
     }
+    manifest[_OWN] = _own_digest(manifest)
     path = folder / NAME
     path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return path
 
 
 def read(bundle: Path) -> dict[str, Any]:
-    """Read a bundle's manifest. Raises ManifestError where there is none of our format; `verify` checks the files."""
+    """Read a bundle's manifest. Raises ManifestError where there is none of our format, or it was changed.
+
+    `verify` checks the files.
+    """
     path = bundle / NAME
     if not path.is_file():
         raise ManifestError(f"{bundle}: found no {NAME}, wanted a bundle; make one with `surface_package build`")
@@ -67,6 +85,8 @@ def read(bundle: Path) -> dict[str, Any]:
     found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
     if found != BUNDLE_FORMAT:
         raise ManifestError(f"{path}: found format {found!r}, wanted {BUNDLE_FORMAT!r}; build the bundle again")
+    if _OWN in manifest and manifest[_OWN] != (own := _own_digest(manifest)):
+        raise ManifestError(f"{path}: found {_OWN} {own}, wanted {manifest[_OWN]}: it was changed; build it again")
     return dict(manifest)
 
 
@@ -99,3 +119,8 @@ def sha256(path: Path) -> str:
     """Return a file's sha256 in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    others = {key: value for key, value in manifest.items() if key != _OWN}
+    return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""From a rehearsed bundle to a finished kernel run on Kaggle, done once: dataset, kernel, output."""
+"""From a rehearsed bundle to a score on Kaggle, each step done once: dataset, kernel, output, submission."""
 
 import argparse
 import hashlib
@@ -8,11 +8,10 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from surface_package import client
+from surface_package import board, client, training
 from surface_package.delivery import (
     Delivery,
     DeliveryError,
@@ -23,40 +22,9 @@ from surface_package.delivery import (
     staged,
 )
 from surface_package.manifest import ManifestError, sha256
-from surface_package.output import check_origin, check_submission, check_verdict
+from surface_package.output import check_origin, check_stray, check_submission, check_verdict
 from surface_package.target import CODE_FILE, Target, TargetError, dataset_metadata, read_target
-
-
-def say(text: str) -> None:
-    """Print a line now, also into a pipe."""
-    print(text, flush=True)
-
-
-def wait(delivery: Delivery, what: str, look: Callable[[], tuple[str, bool]]) -> None:
-    """Call `look` -> (state, whether to stop) every `poll_s` seconds; a changed state, or a minute gone, is printed.
-
-    Kaggle may refuse to answer now and then: only the third failure in a row is raised. Raises DeliveryError when
-    `timeout_s` is over.
-    """
-    start = told = time.monotonic()
-    shown, failures = "", 0
-    while True:
-        try:
-            (state, stop), failures = look(), 0
-        except client.ClientError as error:
-            state, stop, failures = "no answer", False, failures + 1
-            if failures == 3:
-                raise error
-        now = time.monotonic()
-        if state != shown or now - told >= 60:
-            say(f"  {what}: {state} ({now - start:.0f} s)")
-            shown, told = state, now
-        if stop:
-            return
-        if now - start + delivery.poll_s > delivery.timeout_s:
-            advice = "Run publish again to go on waiting, with a larger --timeout-s if need be."
-            raise DeliveryError(f"{what} still stands at {state!r} after {delivery.timeout_s:.0f} s. {advice}")
-        time.sleep(delivery.poll_s)
+from surface_package.waiting import say, wait
 
 
 def send_dataset(delivery: Delivery, target: Target, record: Record, folder: Path) -> Record:
@@ -110,7 +78,7 @@ def send_kernel(delivery: Delivery, target: Target, record: Record, folder: Path
         say(f"kernel {target.kernel}: version {record.kernel_version} was pushed already")
     else:
         version = client.pushed_version(client.ask(target.push_kernel(folder), delivery.timeout_s))
-        record = replace(record, kernel_sha256=key, kernel_version=version, output_sha256="").write(delivery)
+        record = record.pushed(key, version).write(delivery)
         say(f"kernel {target.kernel}: pushed as version {version}, https://www.kaggle.com/code/{target.kernel}")
         time.sleep(delivery.poll_s)  # until Kaggle knows of the run: asked at once, it may tell of the version before
     if not record.output_sha256:
@@ -150,6 +118,7 @@ def take_output(delivery: Delivery, target: Target, record: Record) -> Record:
     try:
         check_origin(folder, record.manifest_sha256)
         check_verdict(folder)
+        check_stray(folder)
         masks = check_submission(path)
     except zipfile.BadZipFile as error:
         raise DeliveryError(f"{path} came damaged: {error}. Run publish again: it fetches the output again.") from error
@@ -171,8 +140,10 @@ def publish(delivery: Delivery) -> None:
         record = send_dataset(delivery, target, record, data)
         record = send_kernel(delivery, target, record, kernel)
     record = take_output(delivery, target, record)
-    say("Nothing was submitted. To submit this version, which spends one of today's submissions:")
-    say("  " + shlex.join(["kaggle", *target.submit(record.kernel_version or 0, message(delivery))]))
+    if delivery.submit or record.submitted:
+        board.submit(delivery, target, record)
+    else:
+        say(f"Nothing was submitted. --submit submits version {record.kernel_version}: one of today's submissions.")
 
 
 def show_plan(delivery: Delivery) -> None:
@@ -198,24 +169,39 @@ def show_plan(delivery: Delivery) -> None:
     kaggle(target.push_kernel(kernel))
     kaggle(target.ask_kernel(), "    until COMPLETE")
     kaggle(target.fetch_output(delivery.beside(".output.partial")), f"    kept as {delivery.beside('.output').name}")
-    kaggle(target.submit("VERSION", message(delivery)), "    is left to you")
+    kaggle(target.list_submissions(), "" if delivery.submit else "    this and what follows only with --submit")
+    kaggle(target.ask_limits(), "    if it is not on the board yet, else skipped")
+    kaggle(target.submit("VERSION", board.words(delivery, target, "VERSION")), "    if one is left, else skipped")
+    kaggle(target.list_submissions(), "    until scored")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `python -m surface_package publish` takes."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a rehearsed bundle")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", nargs="?", help="a rehearsed bundle")
+    training.add_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print every command and file, run nothing")
     parser.add_argument("--public", action="store_true", help="let everybody see dataset and kernel")
+    parser.add_argument("--submit", action="store_true", help="spend a submission on the checked run, show its score")
     parser.add_argument("--timeout-s", type=float, default=3600, metavar="S", help="longest wait for one step [3600]")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Publish, or show how: 0 done, 1 with a sentence on stderr that says what happened and what to do."""
     try:
+        if arguments.checkpoints or arguments.training:
+            training.run(arguments)
+            return 0
+        if arguments.bundle is None or arguments.fold:
+            raise DeliveryError("Give a BUNDLE, or --checkpoints RUN, or --training FILE.toml --fold K.")
         bundle = arguments.bundle.resolve()
-        delivery = Delivery(bundle, public=arguments.public, timeout_s=arguments.timeout_s)
+        delivery = Delivery(bundle, public=arguments.public, submit=arguments.submit, timeout_s=arguments.timeout_s)
         (show_plan if arguments.dry_run else publish)(delivery)
     except (TargetError, ManifestError, DeliveryError, client.ClientError) as error:
         print(f"publish: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "publish: interrupted. Run publish again to go on; what runs on Kaggle goes on by itself.", file=sys.stderr
+        )
+        return 130
     return 0

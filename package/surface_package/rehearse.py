@@ -1,34 +1,38 @@
 """The rehearsal: submit.py exactly as pushed, in a tree like Kaggle's, offline and with only Kaggle's packages.
 
-It runs twice. First with the competition's data, mounted in the nested way:
-
-    /kaggle/input/datasets/<owner>/<slug>   /kaggle/input/competitions/<slug>
-
-then, in the flat way, with one small volume made for it, from the same bundle through the same steps:
-
-    /kaggle/input/<slug>                    /kaggle/input/<slug>
+First a run with the competition's data and a small volume made for it, judged as the scorer would and against what
+Kaggle's machine has of memory and time. Then every other Python that is found installs the bundle (`pythons`), and
+submit.py meets every way of mounting and what can be wrong with mounts (`faults`). Where something is found, what
+comes after it is left out.
 """
 
 import datetime
 import json
 import logging
+import math
 import platform
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from surface_kernel import volume
-from surface_package import enclosure, image, manifest
-from surface_package.stage import AUDIT_HOOK, NAMESPACES, Stage, check_masks
+from surface_package import enclosure, faults, image, limits, manifest, mixed, pythons
+from surface_package.stage import (
+    AUDIT_HOOK,
+    BUNDLE_AT,
+    COMPETITION_AT,
+    NAMESPACES,
+    NESTED,
+    SUBMISSION,
+    Stage,
+    check_masks,
+)
 
-COMPETITION = "vesuvius-challenge-surface-detection"
-SUBMISSION = "submission.zip"
 REPORTS = ["run_report.json", "run_report.txt"]
-SMALL_SHAPE_ZYX = (40, 48, 56)
 log = logging.getLogger("surface_package")
 
 
@@ -38,27 +42,36 @@ class RehearsalError(ValueError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the run with the competition's data took, and what was found in both.
+    """What the run with the competition's data took, what was tried besides, and what was found in all of it.
 
     wall_s: from submit.py's start to its end. peak_bytes: the largest memory of its process tree. volumes: how many
-    masks it made.
+    masks of the data it made. scaled_s: what the hidden test would take at its speed, on `device`. pythons: versions
+    of the other Pythons that installed the bundle. faults: the mounts that submit.py met.
     """
 
-    wall_s: float
-    peak_bytes: int
-    volumes: int
-    findings: tuple[str, ...]
+    wall_s: float = 0.0
+    peak_bytes: int = 0
+    volumes: int = 0
+    scaled_s: float = 0.0
+    device: str = ""
+    pythons: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Record(Outcome):
-    """A rehearsal, kept as BUNDLE.rehearsed.json. manifest_sha256: of which bundle. passed: nothing was found."""
+    """A rehearsal, kept as BUNDLE.rehearsed.json. manifest_sha256: of which bundle. passed: nothing was found.
 
-    manifest_sha256: str
-    passed: bool
-    date: str
-    isolation: str
-    python: str
+    full: whether every good way of mounting predicted.
+    """
+
+    manifest_sha256: str = ""
+    passed: bool = False
+    full: bool = False
+    date: str = ""
+    isolation: str = ""
+    python: str = ""
 
     def write(self, path: Path) -> None:
         """Write the record so that it appears complete or not at all."""
@@ -71,11 +84,20 @@ def record_path(bundle: Path) -> Path:
     return whole.with_name(whole.name + ".rehearsed.json")
 
 
-def rehearse(bundle: Path, data: Path, out: Path | None = None, isolation: str | None = None) -> Record:
+def rehearse(
+    bundle: Path,
+    data: Path,
+    out: Path | None = None,
+    isolation: str | None = None,
+    others: Sequence[Path] = (),
+    full: bool = False,
+) -> Record:
     """Run a bundle on a competition folder as Kaggle would, write its record beside it and return it.
 
-    out: a folder for submission.zip (of a passed rehearsal only) and the run's report. isolation: NAMESPACES where
-    the machine allows them, else AUDIT_HOOK. Raises RehearsalError, ManifestError, ImageError where it cannot begin.
+    out: a folder for submission.zip (of a passed rehearsal only, and of the data alone) and the run's report.
+    isolation: NAMESPACES where the machine allows them, else AUDIT_HOOK. others: Pythons to try besides those that are
+    found. full: let every good way of mounting predict the small volume. Raises RehearsalError, ManifestError,
+    ImageError, PythonError where it cannot begin.
     """
     if not (data / "test.csv").is_file() or not (data / "test_images").is_dir():
         raise RehearsalError(f"{data}: found no test.csv and test_images/, wanted a competition folder; see --data")
@@ -83,88 +105,121 @@ def rehearse(bundle: Path, data: Path, out: Path | None = None, isolation: str |
     isolation = isolation or (NAMESPACES if enclosure.possible() else AUDIT_HOOK)
     python = platform.python_version()
     log.info("rehearsing %s with Python %s, isolation: %s", bundle, python, isolation)
+    found = pythons.find(others)
     if missing := image.absent():
         log.info("preinstalled on Kaggle, but not installed here: %s", ", ".join(missing))
     record_path(bundle).unlink(missing_ok=True)  # it tells of an earlier rehearsal, and this one may be interrupted
     whole, lines = manifest.verify(bundle)
     if whole:
         with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
-            outcome = _both_runs(Path(folder).resolve(), bundle, data.resolve(), isolation, out)
+            outcome = _go_through(Path(folder).resolve(), bundle, data.resolve(), isolation, out, found, full)
     else:
-        outcome = Outcome(0.0, 0, 0, tuple(lines))
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        outcome = Outcome(findings=tuple(lines))
     record = Record(
         manifest_sha256=digest,
         passed=not outcome.findings,
-        date=date,
+        full=full,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         isolation=isolation,
         python=python,
-        **asdict(outcome),
+        **vars(outcome),
     )
     record.write(record_path(bundle))
     return record
 
 
-def _both_runs(folder: Path, bundle: Path, data: Path, isolation: str, out: Path | None) -> Outcome:
+def _go_through(
+    folder: Path,
+    bundle: Path,
+    data: Path,
+    isolation: str,
+    out: Path | None,
+    found: dict[str, list[pythons.Interpreter]],
+    full: bool,
+) -> Outcome:
     delivered = folder / "delivered"
     shutil.copytree(bundle, delivered, ignore=shutil.ignore_patterns("dataset-metadata.json"))
-    small = make_small_competition(folder / "small")
-    nested = {"datasets/owner/surface-bundle": delivered, f"competitions/{COMPETITION}": data}
-    flat = {"surface-bundle": delivered, COMPETITION: small}
-
-    first = Stage(folder / "nested", nested, isolation)
-    outcome = _run(first, data, "with the data, below input/datasets and input/competitions")
-    outcome = replace(outcome, findings=(*outcome.findings, *_uniform(first.working)))
+    competition = mixed.mix(data, folder / "mixed")
+    mounts = {BUNDLE_AT[NESTED]: delivered, COMPETITION_AT[NESTED]: competition}
+    stage = Stage(folder / "run", mounts, isolation)
+    outcome = _run(stage, competition)
     if not outcome.findings:
-        second = _run(Stage(folder / "flat", flat, isolation), small, "with a small volume, flat below input")
-        outcome = replace(outcome, findings=second.findings)
+        log.info("the bundle on other Pythons, without torch")
+        tried, findings = pythons.go_through(found, delivered, folder / "pythons", isolation)
+        outcome = replace(outcome, pythons=tuple(tried), findings=tuple(findings))
+    if not outcome.findings:
+        log.info("other mounts, good and bad, %s", "with a prediction each" if full else "without a prediction")
+        small = mixed.make_small(folder / "small")
+        names, findings = faults.go_through(delivered, small, folder / "faults", isolation, full)
+        outcome = replace(outcome, faults=tuple(names), findings=tuple(findings))
     if out is not None:
-        _keep(first.working, out, passed=not outcome.findings)
+        _keep(stage.working, out, passed=not outcome.findings)
     return outcome
 
 
-def _run(stage: Stage, competition: Path, how: str) -> Outcome:
-    log.info("a run %s", how)
+def _run(stage: Stage, competition: Path) -> Outcome:
+    """Run with the data, and judge what came of it."""
+    log.info("a run with the data, and a small volume of another shape")
     run = stage.run()
-    findings = list(run.findings)
-    masks = 0
+    findings = [*run.unlike("complete", "every volume predicted at the first start"), *run.left]
+    outcome = Outcome(round(run.wall_s, 3), run.peak_bytes)
+    log.info("took %.1f s, %.0f MB at most", run.wall_s, run.peak_bytes / 1e6)
     if run.exit_code == 0:  # submit.py vouches for the zip, not for what is in the masks
         with zipfile.ZipFile(stage.working / SUBMISSION) as archive:
-            masks = len(archive.namelist())
+            names = [name for name in archive.namelist() if name != f"{mixed.CASE}.tif"]
         findings += check_masks(stage.working / SUBMISSION, competition)
-    log.info("took %.1f s, %.0f MB at most", run.wall_s, run.peak_bytes / 1e6)
-    return Outcome(round(run.wall_s, 3), run.peak_bytes, masks, tuple(f"{finding} ({how})" for finding in findings))
+        if not names:
+            findings.append("test.csv: found no id, wanted at least one")
+        report = _read_report(stage.working)
+        findings += _uniform(report)
+        findings += limits.memory_findings(run.peak_bytes)
+        outcome = replace(outcome, volumes=len(names))
+        if not findings:
+            outcome, findings = _judge_time(outcome, competition, names, report)
+    return replace(outcome, findings=tuple(f"{finding} (the run with the data)" for finding in findings))
 
 
-def _uniform(working: Path) -> list[str]:
-    """Return a finding for every volume whose prediction says nothing, as the engine's own report warns of it."""
-    report = working / REPORTS[0]
-    told = json.loads(report.read_bytes()) if report.is_file() else {}
-    volumes = told.get("volumes", []) if isinstance(told, dict) else []
+def _judge_time(
+    outcome: Outcome, competition: Path, names: Sequence[str], report: dict[str, Any]
+) -> tuple[Outcome, list[str]]:
+    """Scale a run to the hidden test; without the small volume, of which a whole tile was computed."""
+    voxels = sum(math.prod(volume.read_header(competition / "test_images" / name).shape_zyx) for name in names)
+    seconds = [entry.get("seconds", 0.0) for entry in report.get("volumes", ()) if f"{entry['case']}.tif" in names]
+    device = str(report.get("how", {}).get("device", {}).get("name", "unknown"))
+    scaled_s = limits.scaled_s(outcome.wall_s, voxels, seconds, limits.workers(device))
+    line, findings = limits.judge_time(scaled_s, device)
+    log.info("%s", line)
+    return replace(outcome, scaled_s=round(scaled_s, 1), device=device), findings
+
+
+def _read_report(working: Path) -> dict[str, Any]:
+    """Return what the engine reports of its run; empty where it does not."""
+    path = working / REPORTS[0]
+    told = json.loads(path.read_bytes()) if path.is_file() else {}
+    return told if isinstance(told, dict) else {}
+
+
+def _uniform(report: dict[str, Any]) -> list[str]:
+    """Return a finding for every volume of the data whose prediction says nothing, as the engine warns of it."""
     return [
-        f"volume {volume['case']}: {volume['warning']}, wanted a prediction; run `surface_train audit` on the weights"
-        for volume in volumes
-        if volume["warning"]
+        f"volume {entry['case']}: {entry['warning']}, wanted a prediction; run `surface_train audit` on the weights"
+        for entry in report.get("volumes", ())
+        if entry["warning"] and entry["case"] != mixed.CASE  # which is noise
     ]
 
 
-def make_small_competition(folder: Path) -> Path:
-    """Make a competition folder with one test volume of noise, smaller than most tiles and not a cube."""
-    noise = np.random.default_rng(0).normal(90, 25, SMALL_SHAPE_ZYX).clip(0, 255).astype(np.uint8)
-    (folder / "test_images").mkdir(parents=True)
-    volume.write_lzw(folder / "test_images" / "1.tif", noise)
-    (folder / "test.csv").write_text("id,scroll_id\n1,1\n")
-    return folder
-
-
 def _keep(working: Path, out: Path, passed: bool) -> None:
-    """Leave what the run made in `out`; no zip of a rehearsal that failed, nor one from an earlier."""
+    """Leave what the run made in `out`; no zip of a rehearsal that failed, nor one from an earlier.
+
+    The zip is of the data alone; the reports tell of the small volume too.
+    """
     out.mkdir(parents=True, exist_ok=True)
     (out / SUBMISSION).unlink(missing_ok=True)
     names = [*REPORTS, SUBMISSION] if passed else REPORTS
     for name in names:
         if (working / name).is_file():
-            _write(out / name, (working / name).read_bytes())
+            kept = working / name
+            _write(out / name, mixed.without_small(kept) if name == SUBMISSION else kept.read_bytes())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,16 @@ from PIL import Image, ImageSequence
 from surface_kernel import volume
 from surface_package import guard, image, manifest
 from surface_package.enclosure import KAGGLE, Enclosure
+from surface_package.image import Image as Python
 from surface_package.watch import Watch
 
 NAMESPACES, AUDIT_HOOK = "namespaces", "audit hook"
+SUBMISSION = "submission.zip"
+COMPETITION = "vesuvius-challenge-surface-detection"
+# The two ways in which Kaggle was seen to mount below /kaggle/input, both in one run even.
+FLAT, NESTED = "flat", "nested"
+BUNDLE_AT = {FLAT: "surface-bundle", NESTED: "datasets/owner/surface-bundle"}
+COMPETITION_AT = {FLAT: COMPETITION, NESTED: f"competitions/{COMPETITION}"}
 # What the interpreter and the programs that it starts need to know; the walls are tested without anything else.
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 log = logging.getLogger("surface_package")
@@ -26,12 +33,33 @@ log = logging.getLogger("surface_package")
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of submit.py came to. peak_bytes: of its process tree. findings: empty if all is well."""
+    """What one run came to. peak_bytes: of its process tree. said: its lines. left: what it should not have left."""
 
     exit_code: int
     wall_s: float
     peak_bytes: int
-    findings: tuple[str, ...]
+    said: tuple[str, ...]
+    left: tuple[str, ...]
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines in which it says what is wrong."""
+        return [line for line in self.said if line.startswith(("error: ", "finding: "))]
+
+    @property
+    def verdict(self) -> str:
+        """The line in which submit.py says what came of it."""
+        return next((line for line in reversed(self.said) if line.startswith("verdict: ")), "no verdict")
+
+    def unlike(self, verdict: str, wanted: str) -> list[str]:
+        """Return a finding unless submit.py ended with exit code 0 and this verdict. wanted: the same in words."""
+        if self.exit_code:
+            why = "; ".join(self.errors or self.said[-1:])
+            return [f"submit.py: found exit code {self.exit_code} ({why}), wanted 0"]
+        if not self.verdict.startswith(f"verdict: {verdict};"):
+            why = "; ".join(self.errors) or "see what it printed"
+            return [f"submit.py: found {self.verdict!r} ({why}), wanted {wanted}"]
+        return []
 
 
 @dataclass(frozen=True)
@@ -50,28 +78,40 @@ class Stage:
         """Where submission.zip ends up."""
         return self.folder / "working"
 
-    def run(self) -> Run:
-        """Run submit.py once, without a limit of time but its own. The folder must be new."""
+    @property
+    def scratch(self) -> Path:
+        """Where everything else goes, the unpacked wheels among it."""
+        return self.folder / "scratch"
+
+    def run(self, *words: str, shown: bool = True) -> Run:
+        """Run submit.py once, without a limit of time but its own. The folder must be new.
+
+        words: of its command line. shown: whether what it prints is logged.
+        """
+        return self.play(manifest.submit_script(), image.make(self.folder / "python"), words, shown)
+
+    def play(self, script: Path, python: Python, words: Sequence[str], shown: bool) -> Run:
+        """Run another script in submit.py's place, in another Python than the one that rehearses."""
         places = {name: self.folder / name for name in ("root", "input", "working", "scratch", "source")}
         for place in (*places.values(), self.folder / "home"):
             place.mkdir(parents=True)
-        script = shutil.copyfile(manifest.submit_script(), places["source"] / "script.py")
-        kaggle = image.make(self.folder / "python")
+        copied = shutil.copyfile(script, places["source"] / "script.py")
         if self.isolation == NAMESPACES:
             for inside in self.mounts:
                 (places["input"] / inside).mkdir(parents=True)
             mounts = {inside: str(path) for inside, path in self.mounts.items()}
-            command = Enclosure(**places, mounts=mounts).command([str(kaggle.python), str(KAGGLE / "src/script.py")])
+            inner = [str(python.python), str(KAGGLE / "src/script.py"), *words]
+            command = Enclosure(**places, mounts=mounts).command(inner)
         else:
             for inside, path in self.mounts.items():
                 (places["input"] / inside).parent.mkdir(parents=True, exist_ok=True)
                 (places["input"] / inside).symlink_to(path, target_is_directory=True)
-            guard.install_into(kaggle.site, [places["working"], places["scratch"]], self.folder / "refused.txt")
-            command = [str(kaggle.python), str(script)]
+            guard.install_into(python.site, [self.working, self.scratch], self.folder / "refused.txt")
+            command = [str(python.python), str(copied), *words]
             command += [word for name in ("input", "working", "scratch") for word in (f"--{name}", str(places[name]))]
-        return self._run(command, kaggle.python)
+        return self._run(command, python.python, shown)
 
-    def _run(self, command: list[str], python: Path) -> Run:
+    def _run(self, command: list[str], python: Path, shown: bool) -> Run:
         environment = {
             "PATH": f"{python.parent}:{_PATH}",
             "LANG": "C.UTF-8",
@@ -94,26 +134,14 @@ class Stage:
             try:
                 for line in process.stdout or ():
                     said.append(line.rstrip("\n"))
-                    log.info("  | %s", said[-1])
+                    if shown:
+                        log.info("  | %s", said[-1])
             except BaseException:  # an interrupt, most likely; submit.py takes its engine along
                 process.terminate()
                 process.wait()
                 raise
         wall_s = time.monotonic() - start_s
-        findings = (*self._heard(process.returncode, said), *self._left())
-        return Run(process.returncode, wall_s, watch.peak_bytes, findings)
-
-    def _heard(self, exit_code: int, said: list[str]) -> list[str]:
-        """Judge how submit.py ended. A submission that stands is enough for Kaggle, and not for a rehearsal."""
-        errors = [line for line in said if line.startswith(("error: ", "finding: "))]
-        verdict = next((line for line in reversed(said) if line.startswith("verdict: ")), "no verdict")
-        if exit_code:
-            why = "; ".join(errors or said[-1:])
-            return [f"submit.py: found exit code {exit_code} ({why}), wanted 0"]
-        if not verdict.startswith("verdict: complete;"):
-            why = "; ".join(errors) or "see what it printed"
-            return [f"submit.py: found {verdict!r} ({why}), wanted every volume predicted at the first start"]
-        return []
+        return Run(process.returncode, wall_s, watch.peak_bytes, tuple(said), tuple(self._left()))
 
     def _left(self) -> list[str]:
         """Judge what the run left behind, in its output and elsewhere."""
@@ -139,7 +167,7 @@ def check_masks(zip_path: Path, competition: Path) -> list[str]:
     with zipfile.ZipFile(zip_path) as archive:
         for name in archive.namelist():
             try:
-                shape_zyx, fault = _read_mask(archive.read(name))
+                shape_zyx, fault = read_mask(archive.read(name))
                 wanted_zyx = volume.read_header(competition / "test_images" / name).shape_zyx
             except Exception as error:  # Pillow raises whatever its parser trips over
                 findings.append(f"{name}: found {type(error).__name__}: {error}, wanted a mask and its image")
@@ -151,7 +179,7 @@ def check_masks(zip_path: Path, competition: Path) -> list[str]:
     return findings
 
 
-def _read_mask(content: bytes) -> tuple[tuple[int, int, int], str]:
+def read_mask(content: bytes) -> tuple[tuple[int, int, int], str]:
     """Return a mask's shape and what is wrong with its voxels, empty if nothing is."""
     depth, sizes, fault = 0, set(), ""
     with Image.open(io.BytesIO(content)) as opened:

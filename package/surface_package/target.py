@@ -61,9 +61,17 @@ class Target:
         return ["kernels", "output", self.kernel, "-p", str(folder)]
 
     def submit(self, version: int | str, words: str) -> list[str]:
-        """The submission of that version, left to the user: it spends one of the day's."""
+        """The submission of that version, which spends one of the day's."""
         where = ["-f", "submission.zip", "-k", self.kernel, "-v", str(version)]
         return ["competitions", "submit", self.competition, *where, "-m", words]
+
+    def ask_limits(self) -> list[str]:
+        """How many submissions are left today. Not as JSON, from which the client leaves out every 0."""
+        return ["competitions", "submission-limits", self.competition]
+
+    def list_submissions(self) -> list[str]:
+        """The newest submissions with their scores, as JSON."""
+        return ["competitions", "submissions", self.competition, "--page-size", "100", "--format", "json"]
 
 
 def findings(metadata: dict[str, Any], public: bool) -> list[str]:
@@ -81,8 +89,8 @@ def findings(metadata: dict[str, Any], public: bool) -> list[str]:
     found += _reference_findings("id", metadata.get("id"))
     if not isinstance(title, str) or not 6 <= len(title) <= 50:
         found.append(f'"title" is {json.dumps(title)}; write 6 to 50 characters')
-    elif _slug(title) != str(metadata.get("id")).partition("/")[2]:
-        found.append(f'"title" is {json.dumps(title)}, which Kaggle turns into {_slug(title)}; write that slug in "id"')
+    elif slug(title) != str(metadata.get("id")).partition("/")[2]:
+        found.append(f'"title" is {json.dumps(title)}, which Kaggle turns into {slug(title)}; write that slug in "id"')
     datasets = metadata.get("dataset_sources")
     if not isinstance(datasets, list) or len(datasets) != 1:
         found.append(f'"dataset_sources" is {json.dumps(datasets)}; write the bundle\'s one "owner/slug"')
@@ -106,7 +114,8 @@ def _reference_findings(key: str, reference: object) -> list[str]:
     return found
 
 
-def _slug(title: str) -> str:
+def slug(title: str) -> str:
+    """Give the slug that Kaggle makes of a title."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 

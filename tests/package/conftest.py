@@ -1,10 +1,12 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from package.deliveries import OWNER
 from package.fake_bundle import SUBMIT, make_bundle, make_competition
+from package.kaggle_server import Kaggle, serve
 
 
 @pytest.fixture
@@ -30,3 +32,28 @@ def submit() -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def kaggle_kind() -> type[Kaggle]:
+    """Which Kaggle runs; a module may have one of its own."""
+    return Kaggle
+
+
+@pytest.fixture
+def kaggle(kaggle_kind: type[Kaggle], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kaggle]:
+    """A running Kaggle; this test's client talks to it alone, with made-up credentials and a HOME of its own."""
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "KAGGLE_API_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("HOME", "KAGGLE_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("KAGGLE_USERNAME", OWNER)
+    monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef0123456789abcdef")
+    held = kaggle_kind()
+    with serve(held) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield held
+    assert {request.host for request in held.requests} <= {"localhost", f"127.0.0.1:{held.port}"}

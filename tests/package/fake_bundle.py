@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ def submit(change=lambda masks: None):
     with zipfile.ZipFile(place.out / "submission.zip", "w") as archive:
         for name in sorted(masks):
             archive.writestr(name, masks[name])
+    if not place.budget_s:  # then zeros are all there is time for
+        sys.exit(3)
 
 
 {code}
@@ -72,12 +75,16 @@ def make_competition(folder: Path, **shapes_zyx: tuple[int, int, int]) -> Path:
     return folder
 
 
-def make_bundle(out: Path, code: str = "submit()", **changes: list[str]) -> Path:
-    """A whole bundle whose engine runs `code`; `changes` are of the manifest's contents."""
+def make_bundle(
+    out: Path, code: str = "submit()", modules: Mapping[str, str] | None = None, **changes: list[str]
+) -> Path:
+    """A whole bundle whose engine runs `code`, and has other `modules`; `changes` are of the manifest's contents."""
     package = out.parent / f"{out.name}-sources" / "surface_kernel"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()  # without it another surface_kernel on the path would come first
     (package / "__main__.py").write_text(ENGINE.replace("{code}", code))
+    for name, text in (modules or {}).items():
+        (package / f"{name}.py").write_text(text)
     wheel = wheels.write_wheel(package, "0.1.0", package.parent)
     for name in ("member_0.safetensors", "settings.json"):
         (package.parent / name).write_text(json.dumps({"name": name}))

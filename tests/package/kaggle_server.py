@@ -13,17 +13,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-TIFF = b"II*\0" + b"\0" * 12
+from PIL import Image
+
+
+def mask_bytes(pages: int = 2, value: int = 1, mode: str = "L") -> bytes:
+    """A mask of pages of 4 x 3 as Pillow writes it."""
+    stream = io.BytesIO()
+    first, *others = [Image.new(mode, (4, 3), value) for _ in range(pages)]
+    first.save(stream, format="TIFF", save_all=True, append_images=others)
+    return stream.getvalue()
 
 
 def zip_bytes(files: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content)
     return stream.getvalue()
+
+
+SUBMISSION = zip_bytes({"1407735.tif": mask_bytes()})
 
 
 @dataclass
@@ -33,6 +44,7 @@ class Request:
     call: str  # the API's method, "upload" or "output"
     name: str  # the upload's token, the output's file
     body: bytes
+    part: str = ""  # which bytes of the whole: "10-19/20", "*/20" for the question how many came; empty for all
 
     @property
     def json(self) -> dict:
@@ -53,8 +65,14 @@ class Kaggle:
     blobs: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     kernels: int = 0
     kernel_states: deque[dict] = field(default_factory=deque)
-    output: dict[str, bytes] = field(default_factory=lambda: {"submission.zip": zip_bytes({"1407735.tif": TIFF})})
+    output: dict[str, bytes] = field(
+        default_factory=lambda: {"submission.zip": zip_bytes({"1407735.tif": mask_bytes()})}
+    )
     log: str = ""
+    cut: int | None = None  # the next upload breaks off after so many bytes
+    allowed: int = 5  # submissions left today
+    board: list[dict] = field(default_factory=list)  # submissions, the newest first
+    results: deque[dict] = field(default_factory=deque)  # how the newest one stands when asked; then it is scored
     faults: dict[str, deque[tuple[int, dict]]] = field(default_factory=dict)
 
     def fail(self, call: str, http_code: int, /, **answer: object) -> None:
@@ -70,12 +88,22 @@ class Kaggle:
         if queue := self.faults.get(request.call):
             return queue.popleft()
         if request.call == "upload":
-            self.blobs[request.name] = (self.blobs[request.name][0], request.body)
-            return 200, {}
+            return self.take(request), {}
         if request.call == "output":
-            return 200, self.output[request.name]
+            return 200, self.output[unquote(request.name)]
         handler = getattr(self, "do_" + request.call, None)
         return handler(request.json) if handler else (404, {"code": 404, "message": f"no such call: {request.call}"})
+
+    def take(self, request: Request) -> int:
+        """Keep what came of a blob; 503: it broke off, 308: some is missing."""
+        name, kept = self.blobs[request.name]
+        kept = kept + request.body if request.part else request.body
+        if cut := self.cut:
+            kept, self.cut = kept[:cut], None
+        self.blobs[request.name] = (name, kept)
+        if request.part.startswith("*/"):
+            return 308 if len(kept) < int(request.part[2:]) else 200
+        return 503 if cut else 200
 
     def do_GetDatasetStatus(self, body: dict) -> tuple[int, dict]:
         if self.arriving and self.pending:
@@ -111,8 +139,26 @@ class Kaggle:
         return 200, self.kernel_states.popleft() if self.kernel_states else {"status": "COMPLETE"}
 
     def do_ListKernelSessionOutput(self, body: dict) -> tuple[int, dict]:
-        files = [{"url": f"http://127.0.0.1:{self.port}/output/{name}", "fileName": name} for name in self.output]
+        files = [
+            {"url": f"http://127.0.0.1:{self.port}/output/{quote(name, safe='')}", "fileName": name}
+            for name in self.output
+        ]
         return 200, {"files": files, "log": self.log}
+
+    def do_GetSubmissionLimits(self, body: dict) -> tuple[int, dict]:
+        made = len(self.board)
+        return 200, {"numAllowedNow": self.allowed, "numToday": made, "numTotal": made}
+
+    def do_CreateCodeSubmission(self, body: dict) -> tuple[int, dict]:
+        self.allowed -= 1
+        self.board.insert(0, {"ref": len(self.board) + 1, "description": body["submissionDescription"]})
+        return 200, {"message": "Successfully submitted to Vesuvius Challenge - Surface Detection", "ref": 1}
+
+    def do_ListSubmissions(self, body: dict) -> tuple[int, dict]:
+        scored = {"status": "COMPLETE", "publicScore": "0.561", "privateScore": "0.553"}
+        for submission in self.board[:1]:
+            submission.update(self.results.popleft() if self.results else scored)
+        return 200, {"submissions": self.board}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -138,7 +184,8 @@ class Handler(BaseHTTPRequestHandler):
         call, name = address.path.split("/")[-2:] if self.command != "CONNECT" else ("", "")
         if call not in ("upload", "output"):
             call = name
-        request = Request(self.command, address.netloc or self.path, call, name, self.read_body())
+        part = self.headers.get("Content-Range", "").removeprefix("bytes ")
+        request = Request(self.command, address.netloc or self.path, call, name, self.read_body(), part)
         self.kaggle.requests.append(request)
         ours = request.host in ("localhost", f"127.0.0.1:{self.kaggle.port}")
         code, answer = self.kaggle.answer(request) if ours else (403, b"no way out")
@@ -146,6 +193,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         self.send_header("Content-Type", "application/json" if isinstance(answer, dict) else "application/octet-stream")
         self.send_header("Content-Length", str(len(content)))
+        if code == 308 and (kept := len(self.kaggle.blobs[name][1])):
+            self.send_header("Range", f"bytes=0-{kept - 1}")
+        if code == 429:
+            self.send_header("Retry-After", "0")
         self.end_headers()
         self.wfile.write(content)
 

@@ -3,23 +3,41 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from package.clones import OWNER, commit, git, make_clone, name_owner
 from package.fake_bundle import make_bundle
+from scenes import ROOT, noise
 
+from surface_kernel import __version__
 from surface_kernel.architecture import LIBRARIES, Architecture
 from surface_kernel.intensity import Intensity
 from surface_kernel.mounts import read_bundle
+from surface_kernel.network import build as build_network
 from surface_kernel.settings import SettingsError
+from surface_kernel.volume import VolumeError, write_lzw
 from surface_kernel.weights import Metadata, WeightsError, save
-from surface_package import bundle, manifest, wheels
+from surface_package import bundle, licences, manifest, wheels
 from surface_package.bundle import BundleError
+from surface_package.sources import SourceError
+from surface_package.target import TargetError
 from surface_package.wheels import Pin, WheelError
 
 RES_ENC = Architecture("ResEncUNet", "resenc_s", "instance")
+build = partial(bundle.build, offline=True)
+
+
+@pytest.fixture(autouse=True)
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What bundles are made from here: a copy of the project outside of git, which nobody owns."""
+    made = make_clone(tmp_path / "clone")
+    monkeypatch.setattr(manifest, "ROOT", made)
+    return made
 
 
 @pytest.fixture
@@ -54,10 +72,10 @@ def test_a_bundle_holds_what_kaggle_lacks_and_is_whole(tmp_path: Path, cache: Pa
     # Two folds' files bear one name; in the bundle they are told apart by their place.
     weights = [write_weights(tmp_path / fold / "weights.safetensors", value) for fold, value in (("0", 1), ("1", 2))]
     (tmp_path / "some.toml").write_text('views = ["none", "x"]\ndust_voxels = 7\n')
-    out = bundle.build(weights, tmp_path / "some.toml", tmp_path / "made" / "bundle", cache, offline=True)
+    out = build(weights, tmp_path / "some.toml", tmp_path / "made" / "bundle", cache)
     assert manifest.verify(out)[0]
     held = content(out)
-    version = bundle.project_version()
+    version = __version__
     assert set(held) == {
         "manifest.json",
         "member_0.safetensors",
@@ -82,6 +100,9 @@ def test_a_bundle_holds_what_kaggle_lacks_and_is_whole(tmp_path: Path, cache: Pa
         "segmentation-models-pytorch-3d==3.0",
         "native==4.0",
     ]
+    ours = {"settings.json": "MIT", "member_0.safetensors": "CC-BY-NC-4.0", "member_1.safetensors": "CC-BY-NC-4.0"}
+    assert said["licences"] == ours | {name: "MIT" for name in held if name.endswith(".whl")}
+    assert said["half"] is None
     assert (said["settings"], said["python"], said["kernel"]) == ("settings.json", ["3.12"], {"version": version})
 
 
@@ -99,7 +120,7 @@ def test_a_bundle_carries_the_libraries_of_its_own_networks(
         if not any(library.startswith(name) for library in libraries):
             next(cache.glob(name.replace("-", "_") + "*")).unlink()
     weights = [write_weights(tmp_path / str(index), index, chosen) for index, chosen in enumerate(architectures)]
-    out = bundle.build(weights, None, tmp_path / "bundle", cache, offline=True)
+    out = build(weights, None, tmp_path / "bundle", cache)
     assert manifest.verify(out)[0]
     assert manifest.read(out)["requirements"][1:] == [*libraries, "native==4.0"]
     carried = {f"{path.name.split('-')[0].replace('_', '-')}=={path.name.split('-')[1]}" for path in out.glob("*.whl")}
@@ -107,12 +128,12 @@ def test_a_bundle_carries_the_libraries_of_its_own_networks(
 
 
 def test_the_kernels_wheel_holds_that_package_alone(tmp_path: Path, cache: Path) -> None:
-    out = bundle.build([write_weights(tmp_path / "w", 1)], None, tmp_path / "bundle", cache, offline=True)
+    out = build([write_weights(tmp_path / "w", 1)], None, tmp_path / "bundle", cache)
     (wheel,) = out.glob("surface_kernel-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
         modules = {name for name in archive.namelist() if name.endswith(".py")}
-    assert tops == {"surface_kernel", f"surface_kernel-{bundle.project_version()}.dist-info"}
+    assert tops == {"surface_kernel", f"surface_kernel-{__version__}.dist-info"}
     assert modules == {f"surface_kernel/{path.name}" for path in (manifest.ROOT / "kernel/surface_kernel").glob("*.py")}
 
 
@@ -120,10 +141,10 @@ def test_the_same_inputs_give_the_same_bytes_under_another_umask_and_folder(tmp_
     first = write_weights(tmp_path / "w", 1)
     second = Path(shutil.copy(first, tmp_path / "other-name"))
     first.chmod(0o600)
-    one = bundle.build([first], None, tmp_path / "one", cache, offline=True)
+    one = build([first], None, tmp_path / "one", cache)
     earlier = os.umask(0o077)
     try:
-        two = bundle.build([second], None, tmp_path / "deep" / "two", cache, offline=True)
+        two = build([second], None, tmp_path / "deep" / "two", cache)
     finally:
         os.umask(earlier)
     assert content(one) == content(two)
@@ -152,7 +173,7 @@ def test_a_bad_input_leaves_nothing(tmp_path: Path, cache: Path, fault: str) -> 
     else:
         weights = []
     with pytest.raises(wanted):
-        bundle.build(weights, settings, tmp_path / "made" / "bundle", cache, offline=True)
+        build(weights, settings, tmp_path / "made" / "bundle", cache)
     assert not (tmp_path / "made").exists()
 
 
@@ -162,7 +183,7 @@ STAGES = 'stages = [["0 none"], ["1 none", "1 x"]]'
 def test_stages_are_written_through(tmp_path: Path, cache: Path) -> None:
     weights = [write_weights(tmp_path / str(index), index) for index in (0, 1)]
     (tmp_path / "some.toml").write_text(STAGES)
-    out = bundle.build(weights, tmp_path / "some.toml", tmp_path / "bundle", cache, offline=True)
+    out = build(weights, tmp_path / "some.toml", tmp_path / "bundle", cache)
     found = read_bundle(out)
     assert found.settings.stages(2) == [((0, "none"),), ((1, "none"), (1, "x"))]
     assert found.digests == {
@@ -176,7 +197,7 @@ def test_stages_of_other_members_than_there_are_weights_are_refused(tmp_path: Pa
     weights = [write_weights(tmp_path / str(index), index) for index in range(count)]
     (tmp_path / "some.toml").write_text(STAGES)
     with pytest.raises(SettingsError, match=r"some\.toml: stages: found the members 0, 1, wanted each of 0 to"):
-        bundle.build(weights, tmp_path / "some.toml", tmp_path / "bundle", cache, offline=True)
+        build(weights, tmp_path / "some.toml", tmp_path / "bundle", cache)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -185,14 +206,12 @@ TOKEN = "hf" + "_" + "Ab0" * 12
 
 @pytest.mark.parametrize("place", ["provenance", "settings", "kernel", "weights' name", "settings' name"])
 def test_a_secret_is_named_and_not_told_and_nothing_is_built(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    tmp_path: Path, clone: Path, cache: Path, place: str
 ) -> None:
     weights, settings = tmp_path / "w.safetensors", tmp_path / "some.toml"
     text = f"# {TOKEN}" if place == "settings" else ""
     if place == "kernel":
-        kernel = Path(shutil.copytree(bundle.KERNEL, tmp_path / "surface_kernel"))
-        (kernel / "more.py").write_text(f"TOKEN = {TOKEN!r}\n")
-        monkeypatch.setattr(bundle, "KERNEL", kernel)
+        (clone / "kernel" / "surface_kernel" / "more.py").write_text(f"TOKEN = {TOKEN!r}\n")
     elif place == "weights' name":
         weights = tmp_path / "id_rsa"
     elif place == "settings' name":
@@ -200,7 +219,7 @@ def test_a_secret_is_named_and_not_told_and_nothing_is_built(
     settings.write_text(text)
     write_weights(weights, 1, deep={"er": [TOKEN]} if place == "provenance" else None)
     with pytest.raises(BundleError, match=r"found .*, wanted no secrets in a bundle") as caught:
-        bundle.build([weights], settings, tmp_path / "bundle", cache, offline=True)
+        build([weights], settings, tmp_path / "bundle", cache)
     culprit = {"kernel": "more.py", "settings": "some.toml", "settings' name": "credentials.toml"}
     assert culprit.get(place, weights.name) in str(caught.value)
     assert TOKEN not in str(caught.value)
@@ -262,19 +281,190 @@ def test_a_build_that_breaks_off_leaves_the_earlier_bundle(tmp_path: Path, monke
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_commit_is_named_only_where_it_stands_for_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "ROOT", tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert bundle.project_commit() is None  # no repository
-    (tmp_path / "kernel" / "surface_kernel").mkdir(parents=True)
-    code = tmp_path / "kernel" / "surface_kernel" / "a.py"
-    for path in (code, tmp_path / "setup.cfg", tmp_path / "README.md"):
-        path.write_text("1")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *words], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    (tmp_path / "README.md").write_text("2")
-    assert bundle.project_commit() == head
-    code.write_text("2")
-    assert bundle.project_commit() is None
+def test_the_manifest_tells_where_each_member_comes_from_and_how_good_it_was(tmp_path: Path, cache: Path) -> None:
+    told = {"fold": "3", "epoch": 7, "validation": {"score": 0.5, "threshold": 0.45}}
+    weights = [write_weights(tmp_path / "0", 1, **told), write_weights(tmp_path / "1", 2, RES_ENC)]
+    members = manifest.read(build(weights, None, tmp_path / "bundle", cache))["members"]
+    assert members == {
+        "member_0.safetensors": {
+            "architecture": Architecture().to_mapping(),
+            "threshold": 0.5,
+            "provenance": told,
+        },
+        "member_1.safetensors": {"architecture": RES_ENC.to_mapping(), "threshold": 0.5, "provenance": {}},
+    }
+
+
+def test_each_wheel_is_under_its_own_licence(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(licences, "of_wheel", lambda path: f"that of {path.name}")
+    said = manifest.read(build([write_weights(tmp_path / "w", 1)], None, tmp_path / "bundle", cache))
+    carried = [name for name in said["files"] if name.endswith(".whl")]
+    assert len(carried) == 3
+    assert {name: said["licences"][name] for name in carried} == {name: f"that of {name}" for name in carried}
+    assert said["licences"].keys() == said["files"].keys()
+
+
+def test_a_folder_of_a_run_stands_for_its_weights(tmp_path: Path, cache: Path) -> None:
+    run = tmp_path / "downloaded"
+    weights = write_weights(run / "weights.safetensors", 1)
+    write_weights(run / "best.safetensors", 2)
+    out = build([run], None, tmp_path / "bundle", cache)
+    assert (out / "member_0.safetensors").read_bytes() == weights.read_bytes()
+    weights.unlink()
+    with pytest.raises(WeightsError, match=r"weights\.safetensors: found no such file"):
+        build([run], None, tmp_path / "bundle", cache)
+
+
+def test_the_code_is_the_commits(tmp_path: Path, clone: Path, cache: Path) -> None:
+    head = commit(clone)
+    weights = [write_weights(tmp_path / "w", 1)]
+    module = clone / "kernel" / "surface_kernel" / "run.py"
+    original = module.read_bytes()
+    git(clone, "update-index", "--assume-unchanged", str(module))
+    module.write_text("changed = 1")  # where git does not look
+    committed = build(weights, None, tmp_path / "committed", cache)
+    assert manifest.read(committed)["commit"] == head
+    (wheel,) = committed.glob("surface_kernel-*.whl")
+    assert zipfile.ZipFile(wheel).read("surface_kernel/run.py") == original
+    git(clone, "update-index", "--no-assume-unchanged", str(module))
+    with pytest.raises(SourceError, match=r"changes in kernel/surface_kernel/run\.py"):
+        build(weights, None, tmp_path / "bundle", cache)
+    assert not (tmp_path / "bundle").exists()
+    taken = build(weights, None, tmp_path / "taken", cache, uncommitted=True)
+    assert manifest.read(taken)["commit"] is None
+    (wheel,) = taken.glob("surface_kernel-*.whl")
+    assert zipfile.ZipFile(wheel).read("surface_kernel/run.py") == b"changed = 1"
+
+
+def test_the_datasets_metadata_lies_in_it_once_somebody_owns_it(tmp_path: Path, clone: Path, cache: Path) -> None:
+    weights = [write_weights(tmp_path / "w", 1)]
+    first = build(weights, None, tmp_path / "first", cache)
+    assert not (first / "dataset-metadata.json").exists()
+    name_owner(clone, OWNER)
+    owned = build(weights, None, tmp_path / "owned", cache)
+    written = json.loads((owned / "dataset-metadata.json").read_text())
+    assert written["id"] == f"{OWNER}/vesuvius-surface-bundle"
+    assert all(6 <= len(name) <= 50 for name in (written["title"], written["id"].partition("/")[2]))
+    assert written["licenses"] == [{"name": "CC-BY-NC-4.0"}]
+    assert manifest.verify(owned)[0]
+    assert manifest.digest(owned) == manifest.digest(first)  # it is not part of what the digest stands for
+    described = clone / "kernel-metadata.json"
+    shipped = described.read_text()
+    described.write_text(shipped.replace('"is_private": true', '"is_private": false'))
+    assert content(build(weights, None, tmp_path / "public", cache)) == content(owned)
+    described.write_text(shipped.replace("vesuvius-surface-bundle", "x" * 51))
+    with pytest.raises(TargetError, match="write a slug of 6 to 50 characters, not 51"):
+        build(weights, None, tmp_path / "long", cache)
+    assert not (tmp_path / "long").exists()
+    described.unlink()
+    with pytest.raises(TargetError, match="cannot be read"):
+        build(weights, None, tmp_path / "none", cache)
+
+
+def run_build(clone: Path, folder: Path, *words: object, umask: int = -1, **variables: str) -> list[str]:
+    """Builds `folder`/bundle by the command of a clone, with the pins of these tests; gives the lines it prints."""
+    lines = [f"{pin.filename} {pin.sha256}" for pin in wheels.read_pins()]
+    (clone / "package" / "wheels.txt").write_text("\n".join([*lines, ""]))
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **variables}
+    environment |= {"PYTHONPATH": f"{clone / 'kernel'}:{clone / 'package'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "surface_package", "build", "--out", "bundle", "--offline", *map(str, words)]
+    build = subprocess.run(command, env=environment, cwd=folder, umask=umask, capture_output=True, text=True)
+    assert (build.returncode, build.stderr) == (0, "")
+    return build.stdout.splitlines()
+
+
+def test_the_command_tells_what_was_made(tmp_path: Path, clone: Path, cache: Path) -> None:
+    weights = write_weights(tmp_path / "w", 1)
+    first = run_build(clone, tmp_path, "--weights", weights, "--wheels", cache)
+    made = manifest.read(tmp_path / "bundle")["files"]
+    assert [line.split() for line in first[: len(made)]] == [
+        [str(entry["bytes"]), "bytes", name] for name, entry in sorted(made.items())
+    ]
+    total = sum(path.stat().st_size for path in (tmp_path / "bundle").iterdir() if path.name != "manifest.json")
+    assert [line.split() for line in first[len(made) :]] == [
+        f"{total} bytes in {len(made)} files, commit none".split(),
+        ["no", "dataset-metadata.json:", "nobody", "owns", "it", "yet,", "see", "`surface_package", "init`"],
+        f"built bundle, manifest sha256 {manifest.digest(tmp_path / 'bundle')}".split(),
+    ]
+    name_owner(clone, OWNER)
+    head = commit(clone)
+    second = run_build(clone, tmp_path, "--weights", weights, "--wheels", cache, "--notebook")
+    assert [line.strip() for line in second[len(made) :]] == [
+        f"{total} bytes in {len(made)} files, commit {head}",
+        "notebook: bundle.ipynb",
+        f"built bundle, manifest sha256 {manifest.digest(tmp_path / 'bundle')}",
+    ]
+
+
+def test_another_machine_makes_the_same_bytes(tmp_path: Path, cache: Path) -> None:
+    """Another clone, working folder, HOME, time zone, language, umask and order of sets, and files of another age."""
+    weights = write_weights(tmp_path / "w", 1, fold="3", validation={"score": 0.5})
+    (tmp_path / "some.toml").write_text('views = ["none", "x"]')
+    words = ("--weights", weights, "--settings", tmp_path / "some.toml", "--wheels", cache, "--notebook")
+    made = []
+    for name, zone, language, mask in (("one", "UTC", "C", 0o022), ("two", "Asia/Tokyo", "tr_TR.UTF-8", 0o077)):
+        clone = make_clone(tmp_path / name / "clone", OWNER)
+        for path in clone.rglob("*"):
+            os.utime(path, (len(made) * 10**8, len(made) * 10**9))
+        home = tmp_path / name / "home"
+        home.mkdir()
+        run_build(clone, home, *words, umask=mask, TZ=zone, LC_ALL=language, PYTHONHASHSEED=str(len(made)))
+        assert sorted(path.name for path in home.iterdir()) == ["bundle", "bundle.ipynb"]
+        made.append(home)
+    assert content(made[0] / "bundle") == content(made[1] / "bundle")
+    assert (made[0] / "bundle.ipynb").read_bytes() == (made[1] / "bundle.ipynb").read_bytes()
+    for text in texts(made[0] / "bundle"):
+        for folder in (str(tmp_path), str(Path.home()), str(ROOT)):
+            assert folder.encode() not in text
+
+
+def texts(bundle: Path) -> list[bytes]:
+    """All that a bundle holds, wheels unpacked."""
+    found = []
+    for path in bundle.iterdir():
+        found += [path.name.encode(), path.read_bytes()]
+        if path.suffix == ".whl":
+            with zipfile.ZipFile(path) as wheel:
+                found += [part for name in wheel.namelist() for part in (name.encode(), wheel.read(name))]
+    return found
+
+
+@pytest.mark.parametrize("place", ["provenance", "kernel"])
+def test_no_path_of_the_machine_gets_into_a_bundle(
+    tmp_path: Path, clone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "who"))
+    named = [f"{tmp_path / 'who'}/data"] if place == "provenance" else []
+    if place == "kernel":
+        (clone / "kernel" / "surface_kernel" / "more.py").write_text(f"HERE = {str(clone)!r}\n")
+    weights = write_weights(tmp_path / "w", 1, data=named)
+    with pytest.raises(BundleError, match=r"found the path .*, wanted no path of this machine"):
+        build([weights], None, tmp_path / "bundle", cache)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_kernel_of_a_bundle_installs_offline_and_imports(tmp_path: Path, cache: Path) -> None:
+    out = build([write_weights(tmp_path / "w", 1)], None, tmp_path / "bundle", cache)
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--isolated", "--quiet", "--no-index", "--no-deps"]
+    command += ["--find-links", str(out), "--target", str(site), manifest.read(out)["requirements"][0]]
+    subprocess.run(command, check=True)
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); import surface_kernel.engine as e; print(e.__file__)"
+    run = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout == f"{site / 'surface_kernel' / 'engine.py'}\n"
+
+
+def test_at_half_precision_the_manifest_tells_what_that_changes(tmp_path: Path, cache: Path) -> None:
+    network = Architecture("Linknet")
+    weights = tmp_path / "w"
+    save(weights, build_network(network).state_dict(), Metadata(network, Intensity(), (32, 32, 32)))
+    write_lzw(tmp_path / "a.tif", noise((32, 32, 48)))
+    out = build([weights], None, tmp_path / "bundle", cache, half=tmp_path / "a.tif")
+    assert manifest.verify(out)[0]
+    assert (out / "member_0.safetensors").stat().st_size < 0.6 * weights.stat().st_size
+    change = manifest.read(out)["half"]
+    assert (change["volume"], change["voxels"]) == ("a.tif", 32 * 32 * 48)
+    assert change["largest_logit_change"] > 0
+    with pytest.raises(VolumeError):
+        build([weights], None, tmp_path / "other", cache, half=tmp_path / "none.tif")
+    assert not (tmp_path / "other").exists()

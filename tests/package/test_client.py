@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from surface_package import client
-from surface_package.client import Answer, ClientError, DatasetState
+from surface_package.client import Answer, ClientError, DatasetState, Limits, Submission
 
 HELP = "Authentication required to call the Kaggle API.\n\nRecommended: log in\n    kaggle auth login\n"
 REFUSED = "HTTPConnectionPool(host='127.0.0.1', port=9): Max retries exceeded with url: http://localhost/api\n"
@@ -16,6 +16,27 @@ SENT = f"Starting upload for file a.whl\n{BARS}Upload successful: a.whl (5B)\n"
 LOST = f"Starting upload for file b.json\n{BARS}Upload unsuccessful: b.json\n"
 CREATED = "Your private Dataset is being created. Please check progress at https://www.kaggle.com/datasets/r\n"
 VERSIONED = "Dataset version is being created. Please check progress at https://www.kaggle.com/datasets/r\n"
+LIMITS = "Submissions today: 1\nLifetime submissions: 12\nRemaining today: 4"
+BOARD = """Warning: an outdated version
+[
+  {
+    "ref": 2,
+    "fileName": "submission.zip",
+    "date": "2026-11-26T03:00:00",
+    "description": "ours [1]",
+    "status": "SubmissionStatus.COMPLETE",
+    "publicScore": "0.561",
+    "privateScore": ""
+  },
+  {
+    "ref": 1,
+    "description": "No submissions found",
+    "status": "SubmissionStatus.PENDING",
+    "publicScore": null,
+    "privateScore": null
+  }
+]
+"""
 PUSHED = "Kernel version 12 successfully pushed.  Please check progress at https://www.kaggle.com/code/k\n"
 
 
@@ -76,6 +97,29 @@ def test_kernel_status() -> None:
         client.kernel_status(said("Cannot access kernel 'o/k'\n", 1))
 
 
+def test_submission_limits() -> None:
+    assert client.submission_limits(said(LIMITS + "\n")) == Limits(4, 1, 12, capped=False)
+    assert client.submission_limits(said(LIMITS + " (limited by lifetime cap)\n")) == Limits(4, 1, 12, capped=True)
+    for text in (REFUSED, "", "{}", "Remaining today: 4\n"):
+        with pytest.raises(ClientError, match="did not say how many submissions are left"):
+            client.submission_limits(said(text))
+
+
+def test_submissions() -> None:
+    ours, other = client.submissions(said(BOARD))
+    assert ours == Submission("ours [1]", "COMPLETE", "0.561", "")
+    assert other == Submission("No submissions found", "PENDING", "", "")
+    assert client.submissions(said("Warning: old\nNo submissions found\n")) == []
+    for text in (REFUSED, "", "[\n{\n]", "[\n1\n]\n", '[\n{"ref": 1}\n]\n'):
+        with pytest.raises(ClientError, match="did not list the submissions"):
+            client.submissions(said(text))
+
+
+def test_took_submission() -> None:
+    assert client.took_submission(said("4 submissions remaining today.\nSuccessfully submitted to Vesuvius"))
+    assert not client.took_submission(said("4 submissions remaining today.\nNot allowed"))
+
+
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
@@ -84,6 +128,9 @@ def test_kernel_status() -> None:
         ("kaggle: error: unrecognized arguments: --format json", "too old"),
         ("429 Client Error: Too Many Requests", "asks for a pause"),
         (REFUSED, "Check the network"),
+        ("You have reached the daily submission limit.", "after midnight UTC"),
+        ("You must accept this competition's rules before", "Accept the competition's rules"),
+        ("403 Client Error: Forbidden", "owner named in kernel-metadata.json, and that it accepted the competition's"),
         ("something never seen", "goes on where it stopped"),
     ],
 )

@@ -50,6 +50,8 @@ def folders(tmp_path: Path) -> Path:
         ("socket.connect", (None, ("10.0.0.1", 80)), False),
         ("socket.connect", (None, "/run/socket"), True),
         ("socket.sendto", (None, ("10.0.0.1", 53)), False),
+        ("socket.sendmsg", (None, ("10.0.0.1", 53)), False),
+        ("socket.sendmsg", (None, None), True),
         ("socket.getaddrinfo", ("example.org", 443, 0, 0, 0), False),
         ("socket.bind", (None, ("127.0.0.1", 0)), True),
         ("import", ("json",), True),

@@ -1,6 +1,7 @@
 """Secrets made up for the test, none of which was ever anybody's; each in two halves, so that no scanner finds them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +74,26 @@ def test_what_is_no_secret_passes(text: str) -> None:
 )
 def test_a_name_that_holds_secrets_by_custom_is_told(name: str, pattern: str) -> None:
     assert leaks.in_name(name) == pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("cache = '/people/ada'", "/people/ada"),
+        ("/people/ada/data/train.csv", "/people/ada"),
+        (json.dumps({"out": "/people/ada"}), "/people/ada"),
+        ("file:///work/a clone/x.py", "/work/a clone"),
+        (json.dumps(["/people/andré/runs"]), "/people/andré"),
+        ("/people/andré", "/people/andré"),
+        ("/people/adam", ""),
+        ("/people/ada.txt", ""),
+        ("/old/people/ada", ""),
+        ("people/ada", ""),
+        ("/people", ""),
+        ("/", ""),
+        ("", ""),
+    ],
+)
+def test_a_path_of_the_machine_is_told_where_it_is_one(text: str, found: str) -> None:
+    folders = [Path("/"), Path("/people/ada"), Path("/work/a clone"), Path("/people/andré")]
+    assert leaks.in_paths(text, folders) == found

@@ -1,6 +1,7 @@
 """The commands, as a person types them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ from package.fake_bundle import make_bundle, make_competition
 
 from surface_package import manifest
 
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-def command(*words: object) -> subprocess.CompletedProcess[str]:
+
+def command(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
     rooms = [str(manifest.ROOT / room) for room in ("kernel", "package")]
     line = [sys.executable, "-m", "surface_package", *map(str, words)]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(rooms), PYTHONDONTWRITEBYTECODE="1")
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(rooms), PYTHONDONTWRITEBYTECODE="1") | variables
     return subprocess.run(line, capture_output=True, text=True, env=environment)
 
 
@@ -28,12 +31,24 @@ def test_verify_says_what_submit_py_says(tmp_path: Path) -> None:
 
 
 def test_a_rehearsal_prints_what_it_measured(tmp_path: Path) -> None:
-    data = make_competition(tmp_path / "data", a7=(2, 3, 4))
-    run = command("rehearse", make_bundle(tmp_path / "bundle"), "--data_dir", data, "--out", tmp_path / "out")
+    data, bundle = make_competition(tmp_path / "data", a7=(2, 3, 4)), make_bundle(tmp_path / "bundle", python=[HERE])
+    run = command("rehearse", bundle, "--data_dir", data, "--out", tmp_path / "out", CI="")
     assert run.returncode == 0, run.stdout + run.stderr
     for said in ("1 volumes in ", " s each; ", " MB at most", "isolation: ", "rehearsal passed: "):
         assert said in run.stdout
+    assert "120 volumes of 320³ would take " in run.stdout
+    assert f"Pythons: found none to try but {HERE}, wanted" in run.stdout
+    assert "installed on 0 other Pythons; 15 other mounts tried" in run.stdout
+    assert run.stdout.count(": stopped, as it must, ") == 11
+    assert run.stdout.count(": started, ") == 4
     assert (tmp_path / "out" / "submission.zip").is_file()
+
+
+def test_a_python_that_is_given_must_run(tmp_path: Path) -> None:
+    data, bundle = make_competition(tmp_path / "data", a7=(2, 3, 4)), make_bundle(tmp_path / "bundle")
+    run = command("rehearse", bundle, "--data", data, "--python", tmp_path / "none")
+    assert run.returncode == 1
+    assert re.search(r"\nerror: .*none: found .*, wanted CPython 3\.11 or newer that runs\n\Z", run.stdout)
 
 
 def test_an_error_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:

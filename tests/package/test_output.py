@@ -3,17 +3,18 @@
 import zipfile
 
 import pytest
-from package.kaggle_server import TIFF, zip_bytes
+from package.kaggle_server import mask_bytes, zip_bytes
 
 from surface_package import output
 from surface_package.delivery import DeliveryError
 
 OURS = "a" * 64
+TIFF = mask_bytes()
 
 
 def test_masks_are_counted(tmp_path) -> None:
     path = tmp_path / "submission.zip"
-    path.write_bytes(zip_bytes({"1407735.tif": TIFF, "26002.tif": b"MM\0*" + TIFF}))
+    path.write_bytes(zip_bytes({"1407735.tif": TIFF, "26002.tif": mask_bytes(pages=1, value=0)}))
     assert output.check_submission(path) == 2
 
 
@@ -26,8 +27,12 @@ def test_masks_are_counted(tmp_path) -> None:
         ({"1.seg.tif": TIFF}, r"holds \['1.seg.tif'\]"),  # the scorer would take it for volume 1
         ({".tif": TIFF}, r"holds \['.tif'\]"),
         ({"1.TIF": TIFF}, r"holds \['1.TIF'\]"),
-        ({"1.tif": b""}, "starts with b'', not as a TIFF"),
-        ({"1.tif": b"\x89PNG"}, "not as a TIFF"),
+        ({"1.tif": b""}, "1.tif in .*: found b'' at its start, wanted a TIFF"),
+        ({"1.tif": b"\x89PNG"}, "at its start, wanted a TIFF"),
+        ({"1.tif": TIFF, "2.tif": TIFF[:40]}, "2.tif in .*: found .*, wanted a mask that Pillow reads"),
+        ({"1.tif": TIFF, "2.tif": mask_bytes(value=2)}, r"2.tif in .* mode L with the values \[2\], wanted uint8 of 0"),
+        ({"1.tif": mask_bytes(mode="1")}, "a page of mode 1 "),
+        ({"1.tif": mask_bytes(mode="I;16")}, "a page of mode I;16 "),
     ],
 )
 def test_anything_else_is_named(tmp_path, files, told) -> None:
@@ -54,6 +59,15 @@ def test_a_damaged_zip_is_no_fault_of_the_kernels(tmp_path) -> None:
         path.write_bytes(content)
         with pytest.raises(zipfile.BadZipFile):
             output.check_submission(path)
+
+
+def test_a_mask_beside_the_zip_is_named(tmp_path) -> None:
+    (tmp_path / "deep" / "below").mkdir(parents=True)
+    (tmp_path / "submission.zip").touch()
+    output.check_stray(tmp_path)
+    (tmp_path / "deep" / "below" / "1.tif").touch()
+    with pytest.raises(DeliveryError, match=r"holds deep/below/1.tif, wanted no .tif beside submission.zip"):
+        output.check_stray(tmp_path)
 
 
 def test_no_zip(tmp_path) -> None:

@@ -3,41 +3,24 @@
 import argparse
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from package.deliveries import DATASET, FILES, OWNER, make_delivery, write_bundle
-from package.kaggle_server import TIFF, Kaggle, serve, zip_bytes
+from package.kaggle_server import SUBMISSION, Kaggle
 
 from surface_package import client, publish
 from surface_package.client import Answer, ClientError
 from surface_package.delivery import Delivery, DeliveryError, Record, staged
 from surface_package.target import TargetError, read_target
 
+SUBMIT = "CreateCodeSubmission"
+
 
 @pytest.fixture
 def delivery(tmp_path: Path) -> Delivery:
     return make_delivery(tmp_path)
-
-
-@pytest.fixture
-def kaggle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kaggle]:
-    """A running Kaggle; this test's client talks to it alone, with made-up credentials and a HOME of its own."""
-    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "KAGGLE_API_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    home = tmp_path / "home"
-    home.mkdir()
-    for name in ("HOME", "KAGGLE_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(home))
-    monkeypatch.setenv("KAGGLE_USERNAME", OWNER)
-    monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef0123456789abcdef")
-    held = Kaggle()
-    with serve(held) as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        yield held
 
 
 def beside(delivery: Delivery) -> list[str]:
@@ -51,7 +34,7 @@ def seed(delivery: Delivery, kaggle: Kaggle) -> None:
     record.write(delivery)
 
 
-def test_first_publish_then_nothing_then_a_new_version(delivery, kaggle, capsys) -> None:
+def test_first_publish_then_the_submission_then_nothing_then_a_new_version(delivery, kaggle, capsys) -> None:
     kaggle.log = f"bundle verified: 2 files, manifest sha256 {delivery.digest()}"
     files_before = {path.name: path.read_bytes() for path in delivery.bundle.iterdir()}
     publish.publish(delivery)
@@ -75,42 +58,59 @@ def test_first_publish_then_nothing_then_a_new_version(delivery, kaggle, capsys)
     calls = kaggle.calls()
     assert calls.index("CreateDataset") < calls.index("SaveKernel") < calls.index("ListKernelSessionOutput")
 
-    assert {request.host for request in kaggle.requests} == {"localhost", f"127.0.0.1:{kaggle.port}"}
-    assert "CreateCodeSubmission" not in calls
+    assert SUBMIT not in calls
     assert "submission.zip with 1 mask\n" in out
-    assert "competitions submit vesuvius-challenge-surface-detection -f submission.zip" in out
-    assert f"-k {OWNER}/vesuvius-surface-kernel -v 1 -m 'manifest {delivery.digest()[:16]} commit c0ffeec0ffee'" in out
+    assert out.endswith("Nothing was submitted. --submit submits version 1: one of today's submissions.\n")
     assert os.environ["KAGGLE_KEY"] not in out + delivery.beside(".published.json").read_text()
     assert {path.name: path.read_bytes() for path in delivery.bundle.iterdir()} == files_before
     assert beside(delivery) == ["bundle", "bundle.output", "bundle.published.json", "bundle.rehearsed.json"]
 
     kaggle.requests.clear()
+    publish.publish(replace(delivery, submit=True))
+    assert kaggle.calls()[:5] == [
+        *("GetDatasetStatus", "GetDataset"),
+        *("ListSubmissions", "GetSubmissionLimits"),
+        SUBMIT,
+    ]
+    (submitted,) = kaggle.bodies(SUBMIT)
+    assert (submitted["kernelSlug"], submitted["kernelVersion"]) == ("vesuvius-surface-kernel", 1)
+    out = capsys.readouterr().out
+    assert "version 1 is this bundle already" in out
+    assert "submissions: 5 left today, 0 made today, 0 in all\nsubmission: version 1 was submitted to vesuvius" in out
+    assert out.endswith("score of version 1: public 0.561, private 0.553\n")
+
+    kaggle.requests.clear()
     publish.publish(delivery)
     assert kaggle.calls() == ["GetDatasetStatus", "GetDataset"]
-    assert "version 1 is this bundle already" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("score of version 1: public 0.561, private 0.553\n")
 
     write_bundle(delivery.bundle, b"other")
     kaggle.log = f"manifest sha256 {delivery.digest()}"
     kaggle.requests.clear()
-    # After an upload Kaggle goes on telling "ready", of the version before.
-    kaggle.pending.append("READY")
     publish.publish(delivery)
     out = capsys.readouterr().out
     assert "at version 1, adding one" in out
-    assert "dataset: version 1, the one before (" in out
     (versioned,) = kaggle.bodies("CreateDatasetVersion")
     assert versioned["body"]["versionNotes"] == f"manifest {delivery.digest()[:16]} commit c0ffeec0ffee"
     assert kaggle.files["member0.safetensors"] == hashlib.sha256(b"other").hexdigest()
     assert len(kaggle.files) == 3
-    assert kaggle.calls().count("GetDatasetStatus") == 3
     assert (kaggle.version, kaggle.kernels) == (2, 2)
+    assert "submits version 2" in out
+    assert len(kaggle.board) == 1
 
 
 def test_dataset_failures_are_told_and_each_new_run_goes_on(delivery, kaggle) -> None:
-    kaggle.absent_code = 403
+    kaggle.absent_code, kaggle.cut = 403, 1
+    kaggle.fail("StartBlobUpload", 429, code=429, message="Too many requests")
     kaggle.fail("CreateDataset", 500, code=500, message="boom")
     with pytest.raises(ClientError, match=r"did not accept the dataset(.|\n)*boom(.|\n)*run publish again"):
         publish.publish(delivery)
+    # The client itself waits and goes on where an upload broke off.
+    cut = next(request for request in kaggle.requests if request.part)
+    size = len(kaggle.blobs[cut.name][1])
+    assert [r.part for r in kaggle.requests if r.name == cut.name] == ["", f"*/{size}", f"1-{size - 1}/{size}"]
+    sent = {name: (delivery.bundle / name).read_bytes() for name in FILES}
+    assert dict(kaggle.blobs.values()) == sent
 
     # The client keeps tokens of what it sent before a failed create, and knows a file by its size and time.
     before = (delivery.bundle / "member0.safetensors").stat()
@@ -122,16 +122,17 @@ def test_dataset_failures_are_told_and_each_new_run_goes_on(delivery, kaggle) ->
     assert len(kaggle.files) == 2
 
     kaggle.version, kaggle.arriving = 1, False
-    kaggle.pending.append("BLOBS_RECEIVED")
+    # After an upload Kaggle goes on telling "ready", of the version before.
+    kaggle.pending.append("READY")
     # The second question would come after the end of the time: one is asked, however slow the machine.
     with pytest.raises(DeliveryError, match=r"still stands at 'version 1, the one before' after 60 s. Run publish"):
         publish.publish(replace(delivery, poll_s=61))
     sent = {name: hashlib.sha256((delivery.bundle / name).read_bytes()).hexdigest() for name in FILES}
     assert kaggle.files == sent
 
-    kaggle.fail("SaveKernel", 200, error="Maximum weekly GPU quota of 30.00 hours reached.")
+    kaggle.fail("SaveKernel", 429, code=429, message="Too many requests")
     kaggle.requests.clear()
-    with pytest.raises(ClientError, match=r"exit code 0(.|\n)*30.00 hours reached(.|\n)*new GPU hours"):
+    with pytest.raises(ClientError, match=r"did not take the kernel(.|\n)*wait some minutes, then run publish again"):
         publish.publish(delivery)
     assert "StartBlobUpload" not in kaggle.calls()
     assert (kaggle.version, kaggle.kernels) == (2, 0)
@@ -139,29 +140,59 @@ def test_dataset_failures_are_told_and_each_new_run_goes_on(delivery, kaggle) ->
 
 def test_kernel_failures_are_told_and_each_new_run_goes_on(delivery, kaggle, capsys) -> None:
     seed(delivery, kaggle)
+    target = read_target(delivery.root / "kernel-metadata.json", public=False)
+
+    def go_on() -> None:
+        """As publish, without asking again how the dataset stands."""
+        with staged(delivery, target) as (_, folder):
+            record = publish.send_kernel(delivery, target, Record.read(delivery, target), folder)
+        publish.take_output(delivery, target, record)
+
+    def told(match: str) -> None:
+        with pytest.raises((ClientError, DeliveryError), match=match):
+            go_on()
+
+    kaggle.fail("SaveKernel", 200, error="Maximum weekly GPU quota of 30.00 hours reached.")
+    told(r"exit code 0(.|\n)*30.00 hours reached(.|\n)*new GPU hours")
+
     kaggle.fail("SaveKernel", 200, versionNumber=1, url="u", error="", invalidDatasetSources=[DATASET])
-    with pytest.raises(ClientError, match=rf"pushed without its dataset source \['{DATASET}'\]"):
-        publish.publish(delivery)
+    told(rf"pushed without its dataset source \['{DATASET}'\](.|\n)*exit code 0")
     assert "GetKernelSessionStatus" not in kaggle.calls()
 
     kaggle.kernels = 1
     kaggle.fail("GetKernelSessionStatus", 429, code=429, message="Too many requests")
     kaggle.kernel_states.append({"status": "ERROR", "failureMessage": "exit code 1"})
-    told = rf"version 2 ended with ERROR: exit code 1\.\n  Read its log: kaggle kernels logs {OWNER}/"
-    with pytest.raises(DeliveryError, match=told):
-        publish.publish(delivery)
+    told(rf"version 2 ended with ERROR: exit code 1\.\n  Read its log: kaggle kernels logs {OWNER}/")
     seen = [line.split(" (")[0] for line in capsys.readouterr().out.splitlines()]
     assert seen[-2:] == ["  kernel: no answer", "  kernel: ERROR"]
 
     kaggle.output = {"report.txt": b"degraded"}
-    with pytest.raises(DeliveryError, match=r"left no submission.zip"):
-        publish.publish(delivery)
+    told(r"left no submission.zip")
 
-    kaggle.output = {"submission.zip": zip_bytes({"1407735.tif": TIFF})}
+    kaggle.output = {"submission.zip": SUBMISSION}
     publish.publish(delivery)
-    assert len(kaggle.bodies("SaveKernel")) == 4
+    assert len(kaggle.bodies("SaveKernel")) == 5
     assert not {"StartBlobUpload", "CreateDataset", "CreateDatasetVersion"} & set(kaggle.calls())
-    assert "-v 4 -m" in capsys.readouterr().out
+    assert "submits version 4" in capsys.readouterr().out
+
+
+def test_output_failures_are_told_and_each_new_run_goes_on(delivery, kaggle) -> None:
+    target = read_target(delivery.root / "kernel-metadata.json", public=False)
+    record = Record(delivery.digest(), DATASET, 0, 1).pushed("0" * 64, 3).write(delivery)
+
+    def told(match: str, version: int | None) -> None:
+        with pytest.raises((ClientError, DeliveryError), match=match):
+            publish.take_output(delivery, target, record)
+        assert Record.read(delivery, target).kernel_version == version
+
+    kaggle.fail("ListKernelSessionOutput", 500, code=500, message="boom")
+    told(r"output did not come(.|\n)*boom(.|\n)*then run publish again", 3)
+    kaggle.fail("output", 503)  # the client keeps the error's page under the file's name
+    told(r"came damaged(.|\n)*fetches the output again", 3)
+    kaggle.output["left/1407735.tif"] = b"II"
+    told(r"holds left/1407735.tif, wanted no .tif(.|\n)*pushes the kernel again", None)
+    del kaggle.output["left/1407735.tif"]
+    assert publish.take_output(delivery, target, record).output_sha256 == hashlib.sha256(SUBMISSION).hexdigest()
 
 
 def arguments(delivery: Delivery, *more: str) -> argparse.Namespace:
@@ -205,6 +236,16 @@ def test_a_changed_script_is_pushed_again(delivery, monkeypatch) -> None:
         assert asked.count(["kernels", "push"]) == pushes
 
 
+def test_a_dataset_that_came_out_failed_is_sent_anew(delivery, monkeypatch) -> None:
+    failed = Answer((), 0, '{"status": "failed", "current_version_number": 1}\n')
+    monkeypatch.setattr(client, "ask", lambda arguments, limit_s: failed)
+    target = read_target(delivery.root / "kernel-metadata.json", public=False)
+    sent = Record(delivery.digest(), DATASET, version_before_upload=0).write(delivery)
+    with pytest.raises(DeliveryError, match=rf"dataset {DATASET} came out 'failed'. Run publish again: it sends it"):
+        publish.wait_for_dataset(delivery, target, sent)
+    assert Record.read(delivery, target).version_before_upload is None
+
+
 def test_dry_run_prints_every_command_and_file_and_touches_nothing(delivery, kaggle, capsys) -> None:
     (delivery.bundle / "dataset-metadata.json").write_text("{}")
     publish.show_plan(delivery)
@@ -222,9 +263,14 @@ def test_dry_run_prints_every_command_and_file_and_touches_nothing(delivery, kag
         "kaggle kernels push -p STAGED/kernel",
         f"kaggle kernels status {OWNER}/vesuvius-surface-kernel",
         f"kaggle kernels output {OWNER}/vesuvius-surface-kernel -p {delivery.bundle}.output.partial ",
-        "kaggle competitions submit vesuvius-challenge-surface-detection",
+        "kaggle competitions submissions vesuvius-challenge-surface-detection --page-size 100 --format json    this",
+        "kaggle competitions submission-limits vesuvius-challenge-surface-detection ",
+        "kaggle competitions submit vesuvius-challenge-surface-detection -f submission.zip -k tester/vesuvius-surface-",
+        f"kernel -v VERSION -m '{OWNER}/vesuvius-surface-kernel version VERSION manifest {delivery.digest()[:16]} ",
     ):
         assert line in out
+    publish.show_plan(replace(delivery, submit=True))
+    assert "only with --submit" not in capsys.readouterr().out
     assert kaggle.requests == []
     assert beside(delivery) == ["bundle", "bundle.rehearsed.json"]
 
@@ -237,15 +283,26 @@ def test_command_line_refuses_the_placeholder_owner(delivery, capsys) -> None:
         assert 'write your own Kaggle user name for "your-kaggle-name"' in told.err
 
 
-def test_command_line_says_what_it_takes(delivery, tmp_path, capsys) -> None:
+def test_command_line_says_what_it_takes(delivery, tmp_path, capsys, monkeypatch) -> None:
     assert vars(arguments(delivery, "--public", "--timeout-s", "9")) == {
         "bundle": delivery.bundle,
         "dry_run": False,
         "public": True,
+        "submit": False,
         "timeout_s": 9.0,
+        "checkpoints": None,
+        "training": None,
+        "fold": None,
     }
+    taken = []
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "publish", taken.append)
+        assert publish.run(arguments(delivery, "--submit")) == 0
+    assert taken == [Delivery(delivery.bundle, submit=True)]
     assert publish.run(arguments(replace(delivery, bundle=delivery.bundle), "--timeout-s", "0")) == 1
     assert "--timeout-s is 0.0" in capsys.readouterr().err
-    missing = argparse.Namespace(bundle=tmp_path / "none", dry_run=True, public=False, timeout_s=1.0)
+    assert publish.run(arguments(replace(delivery, bundle=delivery.bundle), "--dry-run", "--fold", "3")) == 1
+    assert "Give a BUNDLE, or --checkpoints RUN" in capsys.readouterr().err
+    missing = argparse.Namespace(**vars(arguments(delivery, "--dry-run")) | {"bundle": tmp_path / "none"})
     assert publish.run(missing) == 1
     assert "found no manifest.json" in capsys.readouterr().err

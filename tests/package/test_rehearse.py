@@ -1,15 +1,32 @@
-"""Rehearsals of a fake bundle, in both kinds of isolation; a machine that refuses namespaces tests the other alone."""
+"""Rehearsals of a fake bundle, in both kinds of isolation; a machine that refuses namespaces tests the other alone.
+
+Here no other Python is found, which `test_pythons` tries; `test_main` goes through all mounts.
+"""
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
 from package.fake_bundle import make_bundle, make_competition
 
-from surface_package import enclosure, manifest, rehearse
+from surface_package import enclosure, faults, limits, manifest, mixed, pythons, rehearse
+from surface_package.pythons import Interpreter
 from surface_package.rehearse import RehearsalError
 from surface_package.stage import AUDIT_HOOK, NAMESPACES
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pythons, "find", lambda given=(): {})
+    monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.fixture
+def no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes seconds and is not asked about."""
+    monkeypatch.setattr(faults, "scenes", lambda *_: [])
 
 
 @pytest.fixture(params=[NAMESPACES, AUDIT_HOOK])
@@ -46,6 +63,7 @@ submit()
 """
 
 
+@pytest.mark.usefixtures("no_faults")
 def test_a_good_bundle_passes_and_leaves_a_record_and_its_output(tmp_path: Path, data: Path, isolation: str) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     record = rehearse.rehearse(bundle, data, tmp_path / "out", isolation)
@@ -59,9 +77,14 @@ def test_a_good_bundle_passes_and_leaves_a_record_and_its_output(tmp_path: Path,
     assert kept["findings"] == []
     assert kept["manifest_sha256"] == manifest.digest(bundle)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["submission.zip"]
+    assert (kept["pythons"], kept["faults"]) == ([], [])
+    assert kept["scaled_s"] > kept["wall_s"]
+    with zipfile.ZipFile(tmp_path / "out" / "submission.zip") as archive:
+        assert archive.namelist() == ["7.tif", "8.tif"]
     assert manifest.verify(bundle)[0]
 
 
+@pytest.mark.usefixtures("no_faults")
 def test_the_engine_sees_what_kaggle_would_show_it(tmp_path: Path, data: Path) -> None:
     if not enclosure.possible():
         pytest.skip("no namespaces for this user here")
@@ -81,7 +104,7 @@ def test_the_engine_sees_what_kaggle_would_show_it(tmp_path: Path, data: Path) -
             "/kaggle/input/competitions/vesuvius-challenge-surface-detection",
             "/kaggle/working",
         ],
-        "ids": ["7,1", "8,1"],
+        "ids": ["7,1", "8,1", f"{mixed.CASE},0"],
     }
     assert not (data / "written").exists()
 
@@ -147,14 +170,15 @@ def test_what_would_not_score_as_meant_fails(tmp_path: Path, data: Path, code: s
     assert not record.passed
     (finding,) = record.findings
     assert re.search(found, finding)
-    assert finding.endswith("(with the data, below input/datasets and input/competitions)")
+    assert finding.endswith(" (the run with the data)")
 
 
 def test_a_prediction_that_says_nothing_fails(tmp_path: Path, data: Path) -> None:
     code = """
 import json
 submit()
-rows = [{"case": "7", "warning": ""}, {"case": "8", "warning": "the mask is uniform: 0.00% foreground"}]
+rows = [{"case": case, "warning": "the mask is uniform: 0.00% foreground"} for case in ("8", "made_for_rehearsal")]
+rows = [{"case": "7", "warning": ""}, *rows]
 (place.out / "run_report.json").write_text(json.dumps({"volumes": rows}))
 """
     record = rehearse.rehearse(make_bundle(tmp_path / "bundle", code), data)
@@ -163,12 +187,61 @@ rows = [{"case": "7", "warning": ""}, {"case": "8", "warning": "the mask is unif
     assert finding.startswith("volume 8: the mask is uniform: 0.00% foreground, wanted a prediction")
 
 
-def test_the_flat_way_of_mounting_is_tried_too(tmp_path: Path, data: Path) -> None:
-    code = "submit()\nsys.exit(0 if place.bundle.parent.name == 'owner' else 1)"
-    record = rehearse.rehearse(make_bundle(tmp_path / "bundle", code), data)
+def test_the_flat_way_of_mounting_is_tried_too(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = faults.scenes
+    monkeypatch.setattr(faults, "scenes", lambda *words: [scene for scene in scenes(*words) if not scene.reason])
+    code = "if place.bundle.parent.name != 'owner':\n    os._exit(70)\nsubmit()"
+    record = rehearse.rehearse(make_bundle(tmp_path / "bundle", code), data, tmp_path / "out")
+    assert len(record.findings) == 3
+    assert all(finding.startswith("submit.py: found exit code 1 ") for finding in record.findings)
+    ends = ["flat bundle, flat competition", "flat bundle, nested competition", "both of them flat and nested"]
+    assert [finding.endswith(f" ({end})") for finding, end in zip(record.findings, ends, strict=True)] == [True] * 3
+    assert not (tmp_path / "out" / "submission.zip").exists()
+
+
+@pytest.mark.usefixtures("no_faults")
+def test_what_other_pythons_find_fails(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [tmp_path / "python3.13"]
+    monkeypatch.setattr(pythons, "find", lambda given=(): {"3.13": [Interpreter(*given, "3.13.1")]})
+    monkeypatch.setattr(pythons, "install_on", lambda python, *_: [f"found {python.path.name}"])
+    record = rehearse.rehearse(make_bundle(tmp_path / "bundle"), data, others=given)
+    assert (record.passed, record.pythons, record.findings) == (False, ("3.13.1",), ("found python3.13",))
+
+
+@pytest.mark.usefixtures("no_faults")
+def test_a_full_rehearsal_predicts_with_every_good_mount(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(faults, "go_through", lambda *words: (asked.append(words[-1]), ([], []))[1])
+    bundle = make_bundle(tmp_path / "bundle")
+    assert [rehearse.rehearse(bundle, data, full=full).full for full in (False, True)] == asked == [False, True]
+
+
+@pytest.mark.usefixtures("no_faults")
+def test_memory_and_time_are_judged(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+import json
+submit()
+rows = [{"case": case, "warning": "", "seconds": 0.25} for case in ("7", "8", "made_for_rehearsal")]
+(place.out / "run_report.json").write_text(json.dumps({"volumes": rows, "how": {"device": {"name": "cuda:0"}}}))
+"""
+    bundle = make_bundle(tmp_path / "bundle", code)
+    record = rehearse.rehearse(bundle, data)
     (finding,) = record.findings
-    assert finding.startswith("submit.py: found 'verdict: failed;")
-    assert finding.endswith("(with a small volume, flat below input)")
+    assert finding.startswith("time: found that 120 volumes of 320³ would take ")
+    assert record.device == "cuda:0"
+    voxels = 2 * 3 * 4 + 3 * 5 * 5
+    assert record.scaled_s == pytest.approx(0.5 * 120 * 320**3 / voxels + record.wall_s - 0.5, abs=0.06)
+    monkeypatch.setattr(limits, "MEMORY_BYTES", 1e6)
+    (finding,) = rehearse.rehearse(bundle, data).findings
+    assert finding.startswith("memory: found ")
+
+
+def test_data_without_a_volume_fail(tmp_path: Path, data: Path) -> None:
+    (data / "test.csv").write_text("id,scroll_id\n")
+    (finding,) = rehearse.rehearse(make_bundle(tmp_path / "bundle"), data).findings
+    assert finding == "test.csv: found no id, wanted at least one (the run with the data)"
 
 
 def test_a_bundle_that_is_not_whole_is_not_run(tmp_path: Path, data: Path) -> None:

@@ -290,6 +290,30 @@ def test_a_budget_keeps_the_time_that_checking_takes(
     assert told(shipped)["shipped"] == "best"
 
 
+def test_a_run_that_travelled_flat_goes_on_and_says_when_it_is_finished(
+    whole: Run, world: Any, tmp_path: Path, slow_steps: SimpleNamespace
+) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    stopped = fit(world.request(there, budget_s=419))
+    assert told(stopped)["finished"] is False
+    (there / "events").mkdir()  # folders do not travel
+    here.mkdir()
+    for path in filter(Path.is_file, there.iterdir()):
+        shutil.copyfile(path, here / path.name)
+    request = replace(world.request(here, resume=True), settings_file=here / "settings.toml")
+    assert told(fit(request))["finished"] is True
+    assert_same_run(here, whole.folder)
+
+
+def test_a_run_whose_end_came_too_soon_to_be_checked_is_not_finished(
+    whole: Run, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole.folder, tmp_path / "run")
+    monkeypatch.setattr(training.Run, "finish_s", 100.0)
+    shipped = fit(world.request(tmp_path / "run", resume=True, budget_s=50))
+    assert (told(shipped)["validation"], told(shipped)["finished"]) == ("ungated", False)
+
+
 def test_an_early_end_ships_the_latest_weights_where_nothing_was_validated(
     world: Any, tmp_path: Path, slow_steps: SimpleNamespace
 ) -> None:
@@ -534,6 +558,7 @@ def test_with_all_cases_nothing_is_checked_and_the_weights_say_so(world: Any, tm
     shipped = fit(brief(world.request(tmp_path / "run", fold="all")))
     found = told(shipped)
     assert (found["validation"], found["fold"], found["n_averaged"]) == ("ungated", "all", 1)
+    assert found["finished"] is True  # there was nothing to check on
     assert weights.describe(shipped).threshold == 0.5
     assert not (tmp_path / "run" / "best.safetensors").exists()
     assert {row["val_dice"] for row in rows(tmp_path / "run")} == {""}

@@ -238,6 +238,46 @@ def test_the_names_of_the_weights(tmp_path: Path) -> None:
     assert names == wanted
 
 
+def test_events_that_stayed_behind_are_written_from_the_log(tmp_path: Path) -> None:
+    run, drawn = Record(tmp_path), LossWeights()
+    Image.new("RGB", (8, 8)).save(tmp_path / "epoch_1.png")
+    for epoch in (1, 2, 3):
+        row = {"epoch": epoch, "loss": 0.5 / epoch, "val_dice": ""}
+        run.log(row)
+    run.show(row, drawn)
+    made = {path.name: path.stat() for path in (tmp_path / "events").iterdir()}
+    assert sorted(made) == [f"events.out.tfevents.{epoch:06}" for epoch in (1, 2, 3)]
+    assert made["events.out.tfevents.000001"].st_size > made["events.out.tfevents.000002"].st_size  # it has a picture
+    run.show(row, drawn)
+    kept = {path.name for path in (tmp_path / "events").iterdir() if path.stat().st_ino == made[path.name].st_ino}
+    assert kept == {"events.out.tfevents.000001", "events.out.tfevents.000002"}
+
+
+def test_without_tensorboard_an_epoch_is_drawn_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "surface_train")
+    monkeypatch.setattr(events, "find_spec", lambda name: None)
+    events.can_write.cache_clear()
+    run = Record(tmp_path)
+    for epoch in (1, 2):
+        row = {"epoch": epoch, "loss": 0.5}
+        run.log(row)
+        run.show(row, LossWeights())
+    events.can_write.cache_clear()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "log.csv"]
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "no events for TensorBoard: it is not installed here; a resumed run writes them from log.csv"
+    ]
+
+
+def test_code_from_wheels_has_the_commit_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SURFACE_COMMIT", "c0ffee")
+    assert commit() == "c0ffee"
+    monkeypatch.setenv("SURFACE_COMMIT", "")
+    assert commit() != ""
+
+
 def test_a_picture_shows_the_mask_at_the_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr("surface_train.picture.draw", lambda *given: drawn.append(given))

@@ -4,14 +4,32 @@ The library names its files after the machine and appends to them for hours. Her
 then put in place under a name of its own, so that a killed run leaves no half event, and a resumed one no double.
 """
 
+import logging
 import warnings
 from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 _PREFIX = "events.out.tfevents."  # TensorBoard takes any file with "tfevents" in its name, in the names' order
 _WHOLE_RUN = ("learning_rate", "seconds")
+log = logging.getLogger("surface_train")
+
+
+@cache
+def can_write() -> bool:
+    """Say whether TensorBoard's library is there; where it is not, that is said in the log, once."""
+    found = find_spec("tensorboard") is not None
+    if not found:
+        log.info("no events for TensorBoard: it is not installed here; a resumed run writes them from log.csv")
+    return found
+
+
+def written(folder: Path, epoch: int) -> bool:
+    """Say whether an epoch's events lie there."""
+    return (folder / f"{_PREFIX}{epoch:06}").is_file()
 
 
 def write(folder: Path, row: Mapping[str, Any], picture: Path | None = None) -> None:

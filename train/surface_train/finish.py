@@ -33,7 +33,7 @@ def finish(run: Run, budget: Budget) -> Path:
     """Choose between averaged and single weights, find the threshold, and write the weights to ship; give the file.
 
     Where there is nothing to check on, or no time left to, the averaged weights ship, else the latest, and their
-    metadata says "ungated".
+    metadata says "ungated". It also says whether the run is finished: one that the budget ended is not, and goes on.
     """
     in_time = run.group.as_rank_0(budget.left_s > run.finish_s)
     chosen = _averaged(run, in_time) if run.average.count else None
@@ -41,6 +41,7 @@ def finish(run: Run, budget: Budget) -> Path:
         chosen = _single(run, in_time) or chosen
     assert chosen is not None
     more: dict[str, object] = {"shipped": chosen.name, "n_averaged": chosen.n_averaged}
+    more["finished"] = run.progress.epoch >= run.last_epoch and (in_time or not run.checked)
     result = chosen.result
     if result and in_time:
         swept = validate.sweep(chosen.predicted, run.group)

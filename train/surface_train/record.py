@@ -114,10 +114,20 @@ class Record:
                 file.write(_csv(names, [row], header=False))
 
     def show(self, row: Mapping[str, Any], loss: LossWeights, picture: Path | None = None) -> None:
-        """Draw curves.png from log.csv, and write the row, with a PNG where there is one, for TensorBoard."""
+        """Draw curves.png from log.csv, and write the row, with a PNG where there is one, for TensorBoard.
+
+        So are the log's earlier epochs whose events are not there: a run that travelled leaves them behind.
+        """
         from surface_train import curves
 
-        curves.draw(self.rows(), self.folder / "curves.png", loss)
+        rows = self.rows()
+        curves.draw(rows, self.folder / "curves.png", loss)
+        if not events.can_write():
+            return
+        for earlier in rows[:-1]:
+            if not events.written(self._events, int(earlier["epoch"])):
+                drawn = self.folder / f"epoch_{earlier['epoch']}.png"
+                events.write(self._events, earlier, drawn if drawn.is_file() else None)
         events.write(self._events, row, picture)
 
     def forget_after(self, epoch: int) -> None:
@@ -194,7 +204,12 @@ def origin(weights: Path | None) -> dict[str, str] | None:
 
 
 def commit() -> str | None:
-    """Give the commit of this source tree, marked when files were changed since; None outside a git checkout."""
+    """Give the commit of this source tree, marked when files were changed since; None outside a git checkout.
+
+    Where the code was installed from wheels, whoever made them may say their commit in SURFACE_COMMIT.
+    """
+    if told := os.environ.get("SURFACE_COMMIT"):
+        return told
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

@@ -115,7 +115,7 @@ def page(shown: Sequence[Shown], folder: Path) -> str:
             "  3. python -m surface_package build --weights runs/unet_resnet18/fold_3/weights.safetensors \\",
             "         --settings package/settings/competition.toml --out BUNDLE",
             "  4. python -m surface_package rehearse BUNDLE --data DATA",
-            "  5. write your Kaggle name into kernel-metadata.json, then: python -m surface_package publish BUNDLE",
+            "  5. python -m surface_package init, then: python -m surface_package publish BUNDLE",
             "",
         ]
     )

@@ -1,0 +1,84 @@
+"""What a bare Python makes of a bundle: it installs the wheels, compiles all that they hold, and imports what it can.
+
+`pythons` runs this file as a script, in an empty environment of the Python that is tried, so it sees the standard
+library only. The wheels are installed by submit.py's own function. Imported is what needs no more than the standard
+library and the bundle; a module that asks for torch or numpy is left to a run on Kaggle.
+"""
+
+import argparse
+import importlib
+import runpy
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+KERNEL = "surface_kernel"
+
+
+def compile_all(site: Path) -> Iterator[str]:
+    """Yield a finding for every file of the site folder that this Python cannot compile."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of strangers' code, which runs all the same
+        for path in sorted(site.rglob("*.py")):
+            try:
+                compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+            except (SyntaxError, ValueError) as error:  # the latter for a null byte
+                yield f"{path.relative_to(site)}: found {error}, wanted code that this Python can compile"
+
+
+def import_all(site: Path, standard: set[str]) -> tuple[int, set[str], list[str]]:
+    """Import the kernel's modules; return how many could be, what the others need, and findings.
+
+    standard: modules of the standard library that rehearsed: one that this Python has not is a finding, as is anything
+    else that goes wrong but a library that is not in the bundle.
+    """
+    sys.path.insert(0, str(site))
+    bundled = {path.name.partition(".")[0] for path in site.iterdir()}
+    imported, needed, findings = 0, set(), []
+    for path in sorted((site / KERNEL).glob("*.py")):
+        if path.stem == "__main__":  # the command, which importing could start
+            continue
+        name = KERNEL if path.stem == "__init__" else f"{KERNEL}.{path.stem}"
+        try:
+            importlib.import_module(name)
+            imported += 1
+        except SyntaxError:  # which compiling has told
+            continue
+        except Exception as error:  # whatever a module may raise
+            absent = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+            if absent and absent not in bundled | standard:
+                needed.add(absent)
+            else:
+                findings.append(f"{name}: found {type(error).__name__}: {error}, wanted to import it")
+    return imported, needed, findings
+
+
+def main() -> int:
+    """Go through all three steps; print one line a finding and a last one of what was done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("submit", type=Path, help="submit.py")
+    parser.add_argument("standard", help="names of modules, with commas between")
+    for name in ("input", "working", "scratch"):
+        parser.add_argument(f"--{name}", type=Path)
+    arguments = parser.parse_args()
+    submit = runpy.run_path(str(arguments.submit))
+    scratch = arguments.scratch or submit["SCRATCH"]
+    try:
+        bundle = submit["find_bundle"](arguments.input or submit["INPUT"])
+        environment = submit["child_environment"](scratch)
+        submit["install"](bundle, submit["read_manifest"](bundle), scratch / "site", environment)
+    except submit["SubmitError"] as error:
+        print(f"finding: {error}")
+        return 1
+    findings = list(compile_all(scratch / "site"))
+    imported, needed, faults = import_all(scratch / "site", set(arguments.standard.split(",")))
+    for finding in (*findings, *faults):
+        print(f"finding: {finding}")
+    others = f"; the others need {', '.join(sorted(needed))}" if needed else ""
+    print(f"installed, compiled, {imported} modules of {KERNEL} imported{others}")
+    return 1 if findings or faults or not imported else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Waiting for Kaggle, which is told as it goes."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from surface_package import client
+from surface_package.delivery import DeliveryError
+
+
+class Patient(Protocol):
+    """Whoever says how long to wait, in seconds: for one step at most, and between two questions."""
+
+    @property
+    def timeout_s(self) -> float:
+        """The longest wait."""
+
+    @property
+    def poll_s(self) -> float:
+        """The pause."""
+
+
+def say(text: str) -> None:
+    """Print a line now, also into a pipe."""
+    print(text, flush=True)
+
+
+def wait(patient: Patient, what: str, look: Callable[[], tuple[str, bool]]) -> None:
+    """Call `look` -> (state, whether to stop) every `poll_s` seconds; a changed state, or a minute gone, is printed.
+
+    Kaggle may refuse to answer now and then: only the third failure in a row is raised. Raises DeliveryError when
+    `timeout_s` is over.
+    """
+    start = told = time.monotonic()
+    shown, failures = "", 0
+    while True:
+        try:
+            (state, stop), failures = look(), 0
+        except client.ClientError as error:
+            state, stop, failures = "no answer", False, failures + 1
+            if failures == 3:
+                raise error
+        now = time.monotonic()
+        if state != shown or now - told >= 60:
+            say(f"  {what}: {state} ({now - start:.0f} s)")
+            shown, told = state, now
+        if stop:
+            return
+        if now - start + patient.poll_s > patient.timeout_s:
+            advice = "Run publish again to go on waiting, with a larger --timeout-s if need be."
+            raise DeliveryError(f"{what} still stands at {state!r} after {patient.timeout_s:.0f} s. {advice}")
+        time.sleep(patient.poll_s)
