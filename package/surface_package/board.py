@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from surface_package import client
 from surface_package.client import Submission
-from surface_package.delivery import Delivery, DeliveryError, Record, message
+from surface_package.delivery import Delivery, DeliveryError, message
+from surface_package.record import Record
 from surface_package.target import Target
 from surface_package.waiting import say, wait
 

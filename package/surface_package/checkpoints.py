@@ -20,9 +20,9 @@ from surface_kernel import disk
 from surface_kernel import weights as kernel_weights
 from surface_package import leaks, manifest, upload
 from surface_package.bundle import WEIGHTS
-from surface_package.delivery import DeliveryError
+from surface_package.delivery import DeliveryError, Patience
 from surface_package.target import Target, read_target
-from surface_package.upload import Patience, Sent
+from surface_package.upload import Sent
 from surface_package.waiting import say
 
 SETTINGS, STATE = "settings.toml", "state.safetensors"  # as `fit` leaves them

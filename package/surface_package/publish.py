@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import shlex
 import shutil
 import sys
@@ -11,60 +10,25 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-from surface_package import board, client, training
-from surface_package.delivery import (
-    Delivery,
-    DeliveryError,
-    Record,
-    check_rehearsed,
-    check_whole,
-    message,
-    staged,
-)
+from surface_package import board, client, training, upload
+from surface_package.delivery import Delivery, DeliveryError, check_rehearsed, check_whole, message, staged
 from surface_package.manifest import ManifestError, sha256
 from surface_package.output import check_origin, check_stray, check_submission, check_verdict
-from surface_package.target import CODE_FILE, Target, TargetError, dataset_metadata, read_target
+from surface_package.record import Record
+from surface_package.target import CODE_FILE, Target, TargetError, read_target
+from surface_package.upload import Sent
 from surface_package.waiting import say, wait
 
 
-def send_dataset(delivery: Delivery, target: Target, record: Record, folder: Path) -> Record:
+def send_dataset(delivery: Delivery, target: Target, record: Record) -> Record:
     """See that the dataset's current version is this bundle and ready: create it, add a version, or find it done."""
-    state = client.dataset_state(client.ask(target.ask_dataset(), delivery.timeout_s))
-    sent = record.version_before_upload is not None and state.status != "absent"
-    if sent and record.dataset_version == state.version and state.status == "ready":
-        say(f"dataset {target.dataset}: version {state.version} is this bundle already")
-        return record
-    if not sent or record.dataset_version not in (None, state.version):
-        files = delivery.files()
-        size_mb = sum(file.stat().st_size for file in files) / 1e6
-        first = state.status == "absent"
-        kept = "who may see it stays as set on the site"
-        what = "not there yet, creating it" if first else f"at version {state.version}, adding one, {kept}"
-        say(f"dataset {target.dataset}: {what} ({len(files)} files, {size_mb:.1f} MB)")
-        words = target.create_dataset(folder) if first else target.version_dataset(folder, message(delivery))
-        client.check_upload(client.ask(words, delivery.timeout_s, show=True), [file.name for file in files])
-        record = Record(record.manifest_sha256, target.dataset, version_before_upload=state.version).write(delivery)
-    return wait_for_dataset(delivery, target, record)
 
+    def keep(sent: Sent) -> None:
+        nonlocal record
+        record = record.uploaded(sent).write(delivery)
 
-def wait_for_dataset(delivery: Delivery, target: Target, record: Record) -> Record:
-    """Wait until the version that was sent can be mounted; "ready" of the version before it does not count."""
-    state = client.DatasetState("absent", 0)
-
-    def look() -> tuple[str, bool]:
-        nonlocal state
-        state = client.dataset_state(client.ask(target.ask_dataset(), delivery.timeout_s))
-        if state.status in ("failed", "deleted"):
-            return state.status, True
-        if 0 < state.version <= (record.version_before_upload or 0):
-            return f"version {state.version}, the one before", False
-        return state.status, state.status == "ready"
-
-    wait(delivery, "dataset", look)
-    if state.status != "ready":
-        replace(record, version_before_upload=None, dataset_version=None).write(delivery)
-        raise DeliveryError(f"dataset {target.dataset} came out {state.status!r}. Run publish again: it sends it anew.")
-    return replace(record, dataset_version=state.version).write(delivery)
+    upload.send(target, delivery.files(), message(delivery), record.sent, delivery, keep)
+    return record
 
 
 def send_kernel(delivery: Delivery, target: Target, record: Record, folder: Path) -> Record:
@@ -135,10 +99,9 @@ def publish(delivery: Delivery) -> None:
     check_rehearsed(delivery)
     check_whole(delivery)
     say(f"bundle {delivery.bundle}: verified and rehearsed, {message(delivery)}")
-    record = Record.read(delivery, target)
-    with staged(delivery, target) as (data, kernel):
-        record = send_dataset(delivery, target, record, data)
-        record = send_kernel(delivery, target, record, kernel)
+    record = send_dataset(delivery, target, Record.read(delivery, target))
+    with staged(delivery) as folder:
+        record = send_kernel(delivery, target, record, folder)
     record = take_output(delivery, target, record)
     if delivery.submit or record.submitted:
         board.submit(delivery, target, record)
@@ -150,29 +113,19 @@ def show_plan(delivery: Delivery) -> None:
     """Print every command and file of a publish; runs nothing, writes nothing. Refuses what a publish would refuse."""
     target = read_target(delivery.root / "kernel-metadata.json", delivery.public)
     check_rehearsed(delivery)
-
-    def kaggle(arguments: list[str], note: str = "") -> None:
-        say(f"  {shlex.join(['kaggle', *arguments])}{note}")
-
-    data, kernel = Path("STAGED/dataset"), Path("STAGED/kernel")
-    say(f"Dry run: nothing is run or written. STAGED is a temporary folder beside {delivery.bundle}.")
+    say(f"Dry run: nothing is run or written. STAGED is a temporary folder beside {delivery.bundle},")
+    say("one for the dataset, then another for the kernel.")
     say(f"  python {CODE_FILE} --verify {shlex.quote(str(delivery.bundle))}")
-    say(f"  {data / 'dataset-metadata.json'}: {json.dumps(dataset_metadata(target))}")
-    for file in delivery.files():
-        say(f"  {data / file.name}: {file.stat().st_size} bytes")
-    kaggle(target.ask_dataset())
-    kaggle(target.create_dataset(data), "    if it is not there yet, else")
-    kaggle(target.version_dataset(data, message(delivery)))
-    kaggle(target.ask_dataset(), "    until ready")
+    upload.show_plan(target, delivery.files(), message(delivery))
     for name in ("kernel-metadata.json", CODE_FILE):
-        say(f"  {kernel / name}: {(delivery.root / name).stat().st_size} bytes")
-    kaggle(target.push_kernel(kernel))
-    kaggle(target.ask_kernel(), "    until COMPLETE")
-    kaggle(target.fetch_output(delivery.beside(".output.partial")), f"    kept as {delivery.beside('.output').name}")
-    kaggle(target.list_submissions(), "" if delivery.submit else "    this and what follows only with --submit")
-    kaggle(target.ask_limits(), "    if it is not on the board yet, else skipped")
-    kaggle(target.submit("VERSION", board.words(delivery, target, "VERSION")), "    if one is left, else skipped")
-    kaggle(target.list_submissions(), "    until scored")
+        say(f"  STAGED/{name}: {(delivery.root / name).stat().st_size} bytes")
+    upload.show(target.push_kernel(Path("STAGED")))
+    upload.show(target.ask_kernel(), "until COMPLETE")
+    upload.show(target.fetch_output(delivery.beside(".output.partial")), f"kept as {delivery.beside('.output').name}")
+    upload.show(target.list_submissions(), "" if delivery.submit else "this and what follows only with --submit")
+    upload.show(target.ask_limits(), "if it is not on the board yet, else skipped")
+    upload.show(target.submit("VERSION", board.words(delivery, target, "VERSION")), "if one is left, else skipped")
+    upload.show(target.list_submissions(), "until scored")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

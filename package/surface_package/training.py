@@ -25,9 +25,9 @@ from surface_kernel.weights import WeightsError
 from surface_package import checkpoints, client, manifest, training_bundle, upload
 from surface_package.bundle import WEIGHTS
 from surface_package.checkpoints import STATE, Progress
-from surface_package.delivery import DeliveryError
+from surface_package.delivery import DeliveryError, Patience
 from surface_package.target import Target
-from surface_package.upload import Patience, Sent
+from surface_package.upload import Sent
 from surface_package.waiting import say, wait
 
 CODE_FILE = "train_on_kaggle.py"
@@ -275,7 +275,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise DeliveryError("A run is published alone and privately: give no BUNDLE, --public or --submit with it.")
     if bool(arguments.training) != bool(arguments.fold):
         raise DeliveryError("--training FILE.toml and --fold K belong together: give both, K a fold's number or all.")
-    patience = Patience(arguments.timeout_s)
+    patience = Patience(timeout_s=arguments.timeout_s)
     if arguments.training:
         (show_plan if arguments.dry_run else train)(Training(arguments.training, arguments.fold, patience=patience))
     elif arguments.dry_run:

@@ -1,4 +1,4 @@
-"""A set of files as a private dataset's newest version on Kaggle: sent once, known again by its digest, waited for."""
+"""A set of files as a dataset's newest version on Kaggle: sent once, known again by its digest, waited for."""
 
 import hashlib
 import json
@@ -12,22 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surface_package import client
-from surface_package.delivery import DeliveryError
+from surface_package.delivery import DeliveryError, Patience
 from surface_package.manifest import sha256
 from surface_package.target import Target, dataset_metadata
 from surface_package.waiting import say, wait
-
-
-@dataclass(frozen=True)
-class Patience:
-    """The longest wait for one step, and the pause between two questions, in seconds. Raises DeliveryError for 0."""
-
-    timeout_s: float = 3600
-    poll_s: float = 15
-
-    def __post_init__(self) -> None:
-        if self.timeout_s <= 0:
-            raise DeliveryError(f"--timeout-s is {self.timeout_s}. Give a number of seconds above 0.")
 
 
 @dataclass(frozen=True)
@@ -68,10 +56,12 @@ def send(
         return sent
     if sent.version_before is None or sent.version not in (None, state.version):
         size_mb = sum(path.stat().st_size for path in files.values()) / 1e6
-        what = "creating it" if state.status == "absent" else f"at version {state.version}, adding one"
+        first = state.status == "absent"
+        kept = "who may see it stays as set on the site"
+        what = "not there yet, creating it" if first else f"at version {state.version}, adding one, {kept}"
         say(f"dataset {target.dataset}: {what} ({len(files)} files, {size_mb:.1f} MB)")
         with staged(target, files) as folder:
-            asked = target.create_dataset(folder) if state.status == "absent" else target.version_dataset(folder, words)
+            asked = target.create_dataset(folder) if first else target.version_dataset(folder, words)
             client.check_upload(client.ask(asked, patience.timeout_s, show=True), list(files))
         sent = replace(wanted, version_before=state.version)
         keep(sent)
@@ -125,6 +115,7 @@ def show(arguments: Sequence[str], note: str = "") -> None:
 
 def show_plan(target: Target, files: Mapping[str, Path], words: str) -> None:
     """Print every command and file of `send`."""
+    say(f"  STAGED/dataset-metadata.json: {json.dumps(dataset_metadata(target))}")
     for name, path in files.items():
         say(f"  STAGED/{name}: {path.stat().st_size} bytes")
     show(target.ask_dataset())

@@ -2,22 +2,9 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from surface_package import client
-from surface_package.delivery import DeliveryError
-
-
-class Patient(Protocol):
-    """Whoever says how long to wait, in seconds: for one step at most, and between two questions."""
-
-    @property
-    def timeout_s(self) -> float:
-        """The longest wait."""
-
-    @property
-    def poll_s(self) -> float:
-        """The pause."""
+from surface_package.delivery import DeliveryError, Patience
 
 
 def say(text: str) -> None:
@@ -25,7 +12,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def wait(patient: Patient, what: str, look: Callable[[], tuple[str, bool]]) -> None:
+def wait(patience: Patience, what: str, look: Callable[[], tuple[str, bool]]) -> None:
     """Call `look` -> (state, whether to stop) every `poll_s` seconds; a changed state, or a minute gone, is printed.
 
     Kaggle may refuse to answer now and then: only the third failure in a row is raised. Raises DeliveryError when
@@ -46,7 +33,7 @@ def wait(patient: Patient, what: str, look: Callable[[], tuple[str, bool]]) -> N
             shown, told = state, now
         if stop:
             return
-        if now - start + patient.poll_s > patient.timeout_s:
+        if now - start + patience.poll_s > patience.timeout_s:
             advice = "Run publish again to go on waiting, with a larger --timeout-s if need be."
-            raise DeliveryError(f"{what} still stands at {state!r} after {patient.timeout_s:.0f} s. {advice}")
-        time.sleep(patient.poll_s)
+            raise DeliveryError(f"{what} still stands at {state!r} after {patience.timeout_s:.0f} s. {advice}")
+        time.sleep(patience.poll_s)

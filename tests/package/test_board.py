@@ -8,8 +8,10 @@ from package.deliveries import DATASET, OWNER, make_delivery
 
 from surface_package import board
 from surface_package.client import ClientError
-from surface_package.delivery import Delivery, DeliveryError, Record, message
+from surface_package.delivery import Delivery, DeliveryError, message
+from surface_package.record import Record
 from surface_package.target import Target, read_target
+from surface_package.upload import Sent
 
 SUBMIT = "CreateCodeSubmission"
 ANOTHER = {"ref": 1, "description": "another", "status": "COMPLETE", "publicScore": "0.5"}
@@ -28,7 +30,8 @@ def target(delivery: Delivery) -> Target:
 @pytest.fixture
 def record(delivery: Delivery) -> Record:
     """As a publish leaves it once the output of kernel version 3 was checked."""
-    return replace(Record(delivery.digest(), DATASET, 0, 1).pushed("0" * 64, 3), output_sha256="1" * 64).write(delivery)
+    pushed = Record(delivery.digest(), Sent(DATASET, "2" * 64, 0, 1)).pushed("0" * 64, 3)
+    return replace(pushed, output_sha256="1" * 64).write(delivery)
 
 
 def test_submitted_once_and_told_until_the_score_is_there(delivery, target, record, kaggle, capsys) -> None:

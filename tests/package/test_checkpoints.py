@@ -14,8 +14,8 @@ from package.sessions import SessionKaggle, make_run, make_training_clone, weigh
 from surface_package import checkpoints, client
 from surface_package.bundle import build
 from surface_package.checkpoints import CHECKPOINT, TRAINING, Progress
-from surface_package.delivery import DeliveryError
-from surface_package.upload import Patience, Sent
+from surface_package.delivery import DeliveryError, Patience
+from surface_package.upload import Sent
 
 PATIENCE = Patience(timeout_s=60, poll_s=0.01)
 DATASET = f"{OWNER}/surface-some-fold-3-checkpoint"
@@ -42,7 +42,7 @@ def test_a_run_goes_there_and_comes_back_flat(run, kaggle, tmp_path, capsys) -> 
     assert (created["isPrivate"], created["licenseName"]) == (True, "CC-BY-NC-4.0")
     assert (created["slug"], created["title"]) == (DATASET.partition("/")[2], "Surface Some Fold 3 Checkpoint")
     out = capsys.readouterr().out
-    assert f"run {run}: step 70, not finished\ndataset {DATASET}: creating it (6 files, " in out
+    assert f"run {run}: step 70, not finished\ndataset {DATASET}: not there yet, creating it (6 files, " in out
     assert f"kaggle datasets download {DATASET} --unzip -p DIR\n" in out
     assert "fit --settings DIR/settings.toml --data data --fold 3 --out DIR --resume\n" in out
     assert sorted(path.name for path in run.parent.iterdir()) == ["fold_3", "fold_3.published.json"]

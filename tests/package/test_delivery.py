@@ -8,9 +8,12 @@ import pytest
 from package.deliveries import DATASET, FILES, OWNER, make_delivery, write_bundle
 
 from surface_package import delivery as room
-from surface_package.delivery import Delivery, DeliveryError, Record
+from surface_package import upload
+from surface_package.delivery import Delivery, DeliveryError
 from surface_package.manifest import ManifestError
+from surface_package.record import Record
 from surface_package.target import Target, read_target
+from surface_package.upload import Sent
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_no_bundle_and_no_time(delivery, tmp_path) -> None:
 
 def test_staged_folders_hold_what_goes_and_no_more(delivery, target) -> None:
     (delivery.bundle / "dataset-metadata.json").write_text("left from elsewhere")
-    with room.staged(delivery, target) as (data, kernel):
+    with upload.staged(target, delivery.files()) as data, room.staged(delivery) as kernel:
         assert sorted(path.name for path in data.iterdir()) == sorted((*FILES, "dataset-metadata.json"))
         for name in FILES:
             assert (data / name).samefile(delivery.bundle / name)
@@ -70,7 +73,9 @@ def test_staged_folders_hold_what_goes_and_no_more(delivery, target) -> None:
         assert files == {"kernel-metadata.json", "kernel/submit.py"}
         for name in files:
             assert (kernel / name).read_bytes() == (delivery.root / name).read_bytes()
-    assert not data.parent.exists()
+        assert {data.parent, kernel.parent} == {delivery.bundle.parent}
+    assert not data.exists()
+    assert not kernel.exists()
     assert (delivery.bundle / "dataset-metadata.json").read_text() == "left from elsewhere"
 
 
@@ -79,7 +84,7 @@ def test_staged_by_copies_where_links_are_refused(delivery, target, monkeypatch)
         raise OSError("no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    with room.staged(delivery, target) as (data, _):
+    with upload.staged(target, delivery.files()) as data:
         for name in FILES:
             assert (data / name).read_bytes() == (delivery.bundle / name).read_bytes()
             assert not (data / name).samefile(delivery.bundle / name)
@@ -87,7 +92,7 @@ def test_staged_by_copies_where_links_are_refused(delivery, target, monkeypatch)
 
 def test_nothing_staged_outlives_a_failure(delivery, target) -> None:
     def fail() -> None:
-        with room.staged(delivery, target):
+        with upload.staged(target, delivery.files()), room.staged(delivery):
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -102,20 +107,30 @@ def test_a_folder_in_the_bundle_is_named(delivery) -> None:
 
 
 def test_a_record_is_read_back_for_the_same_bundle_and_dataset_only(delivery, target) -> None:
-    fresh = Record(delivery.digest(), DATASET)
+    fresh = Record(delivery.digest(), Sent(DATASET))
     assert Record.read(delivery, target) == fresh
-    done = replace(fresh, version_before_upload=2, dataset_version=3, kernel_version=4).write(delivery)
+    done = replace(fresh, sent=Sent(DATASET, "0" * 64, 2, 3), kernel_version=4).write(delivery)
     assert Record.read(delivery, target) == done
     other = replace(target, dataset=f"{OWNER}/another-bundle")
-    assert Record.read(delivery, other) == Record(delivery.digest(), other.dataset)
+    assert Record.read(delivery, other) == Record(delivery.digest(), Sent(other.dataset))
     write_bundle(delivery.bundle, b"other")
-    assert Record.read(delivery, target) == Record(delivery.digest(), DATASET)
+    assert Record.read(delivery, target) == Record(delivery.digest(), Sent(DATASET))
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"manifest_sha256": 1, "unknown": 2}'])
+def test_a_dataset_that_is_sent_begins_a_new_record(delivery) -> None:
+    sent = Sent(DATASET, "0" * 64, 0, 1)
+    done = replace(Record(delivery.digest(), sent).pushed("1" * 64, 2), output_sha256="2" * 64, submitted=True)
+    again = replace(sent, version_before=1, version=None)
+    assert done.uploaded(again) == Record(delivery.digest(), again)
+    assert done.uploaded(sent) == done
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"manifest_sha256": 1}', '{"manifest_sha256": 1, "sent": {}, "unknown": 2}']
+)
 def test_a_damaged_record_counts_for_nothing(delivery, target, content) -> None:
     delivery.beside(".published.json").write_text(content)
-    assert Record.read(delivery, target) == Record(delivery.digest(), DATASET)
+    assert Record.read(delivery, target) == Record(delivery.digest(), Sent(DATASET))
 
 
 def test_message_names_manifest_and_commit(delivery) -> None:

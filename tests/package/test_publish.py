@@ -10,10 +10,12 @@ import pytest
 from package.deliveries import DATASET, FILES, OWNER, make_delivery, write_bundle
 from package.kaggle_server import SUBMISSION, Kaggle
 
-from surface_package import client, publish
+from surface_package import client, publish, upload
 from surface_package.client import Answer, ClientError
-from surface_package.delivery import Delivery, DeliveryError, Record, staged
+from surface_package.delivery import Delivery, DeliveryError, staged
+from surface_package.record import Record
 from surface_package.target import TargetError, read_target
+from surface_package.upload import Sent
 
 SUBMIT = "CreateCodeSubmission"
 
@@ -27,11 +29,15 @@ def beside(delivery: Delivery) -> list[str]:
     return sorted(path.name for path in delivery.bundle.parent.iterdir())
 
 
+def recorded(delivery: Delivery, version: int | None) -> Record:
+    """The record of a bundle that was sent to where no dataset was, and came to be that version."""
+    return Record(delivery.digest(), Sent(DATASET, upload.digest(delivery.files()), 0, version))
+
+
 def seed(delivery: Delivery, kaggle: Kaggle) -> None:
     """As a publish leaves things once the dataset is ready: version 1 on Kaggle, the record beside the bundle."""
     kaggle.version = 1
-    record = Record(delivery.digest(), DATASET, version_before_upload=0, dataset_version=1)
-    record.write(delivery)
+    recorded(delivery, version=1).write(delivery)
 
 
 def test_first_publish_then_the_submission_then_nothing_then_a_new_version(delivery, kaggle, capsys) -> None:
@@ -75,7 +81,7 @@ def test_first_publish_then_the_submission_then_nothing_then_a_new_version(deliv
     (submitted,) = kaggle.bodies(SUBMIT)
     assert (submitted["kernelSlug"], submitted["kernelVersion"]) == ("vesuvius-surface-kernel", 1)
     out = capsys.readouterr().out
-    assert "version 1 is this bundle already" in out
+    assert f"dataset {DATASET}: version 1 holds these files already\n" in out
     assert "submissions: 5 left today, 0 made today, 0 in all\nsubmission: version 1 was submitted to vesuvius" in out
     assert out.endswith("score of version 1: public 0.561, private 0.553\n")
 
@@ -89,7 +95,7 @@ def test_first_publish_then_the_submission_then_nothing_then_a_new_version(deliv
     kaggle.requests.clear()
     publish.publish(delivery)
     out = capsys.readouterr().out
-    assert "at version 1, adding one" in out
+    assert f"dataset {DATASET}: at version 1, adding one, who may see it stays as set on the site (3 files, " in out
     (versioned,) = kaggle.bodies("CreateDatasetVersion")
     assert versioned["body"]["versionNotes"] == f"manifest {delivery.digest()[:16]} commit c0ffeec0ffee"
     assert kaggle.files["member0.safetensors"] == hashlib.sha256(b"other").hexdigest()
@@ -144,7 +150,7 @@ def test_kernel_failures_are_told_and_each_new_run_goes_on(delivery, kaggle, cap
 
     def go_on() -> None:
         """As publish, without asking again how the dataset stands."""
-        with staged(delivery, target) as (_, folder):
+        with staged(delivery) as folder:
             record = publish.send_kernel(delivery, target, Record.read(delivery, target), folder)
         publish.take_output(delivery, target, record)
 
@@ -178,7 +184,7 @@ def test_kernel_failures_are_told_and_each_new_run_goes_on(delivery, kaggle, cap
 
 def test_output_failures_are_told_and_each_new_run_goes_on(delivery, kaggle) -> None:
     target = read_target(delivery.root / "kernel-metadata.json", public=False)
-    record = Record(delivery.digest(), DATASET, 0, 1).pushed("0" * 64, 3).write(delivery)
+    record = recorded(delivery, version=1).pushed("0" * 64, 3).write(delivery)
 
     def told(match: str, version: int | None) -> None:
         with pytest.raises((ClientError, DeliveryError), match=match):
@@ -231,7 +237,7 @@ def test_a_changed_script_is_pushed_again(delivery, monkeypatch) -> None:
     target = read_target(delivery.root / "kernel-metadata.json", public=False)
     for pushes, text in ((1, "first"), (1, "first"), (2, "other")):
         (delivery.root / "kernel" / "submit.py").write_text(text)
-        with staged(delivery, target) as (_, folder):
+        with staged(delivery) as folder:
             publish.send_kernel(delivery, target, Record.read(delivery, target), folder)
         assert asked.count(["kernels", "push"]) == pushes
 
@@ -240,10 +246,19 @@ def test_a_dataset_that_came_out_failed_is_sent_anew(delivery, monkeypatch) -> N
     failed = Answer((), 0, '{"status": "failed", "current_version_number": 1}\n')
     monkeypatch.setattr(client, "ask", lambda arguments, limit_s: failed)
     target = read_target(delivery.root / "kernel-metadata.json", public=False)
-    sent = Record(delivery.digest(), DATASET, version_before_upload=0).write(delivery)
+    record = replace(recorded(delivery, version=None), kernel_version=1).write(delivery)
     with pytest.raises(DeliveryError, match=rf"dataset {DATASET} came out 'failed'. Run publish again: it sends it"):
-        publish.wait_for_dataset(delivery, target, sent)
-    assert Record.read(delivery, target).version_before_upload is None
+        publish.send_dataset(delivery, target, record)
+    assert Record.read(delivery, target) == Record(delivery.digest(), Sent(DATASET))
+
+
+def test_a_dataset_that_is_sent_again_is_run_again(delivery, kaggle) -> None:
+    target = read_target(delivery.root / "kernel-metadata.json", public=False)
+    done = replace(recorded(delivery, version=1).pushed("0" * 64, 3), output_sha256="1" * 64, submitted=True)
+    kaggle.version = 2  # somebody added one
+    again = publish.send_dataset(delivery, target, done)
+    assert again == Record(delivery.digest(), replace(done.sent, version_before=2, version=3))
+    assert Record.read(delivery, target) == again
 
 
 def test_dry_run_prints_every_command_and_file_and_touches_nothing(delivery, kaggle, capsys) -> None:
@@ -252,15 +267,17 @@ def test_dry_run_prints_every_command_and_file_and_touches_nothing(delivery, kag
     out = capsys.readouterr().out
     for line in (
         f"python kernel/submit.py --verify {delivery.bundle}",
-        'dataset-metadata.json: {"title": "Vesuvius Surface Bundle", "id": "tester/vesuvius-surface-bundle", ',
+        'STAGED/dataset-metadata.json: {"title": "Vesuvius Surface Bundle", "id": "tester/vesuvius-surface-bundle", ',
         '"licenses": [{"name": "CC-BY-NC-4.0"}]}',
-        "STAGED/dataset/member0.safetensors: 5 bytes",
-        "STAGED/dataset/manifest.json: ",
+        "STAGED/member0.safetensors: 5 bytes",
+        "STAGED/manifest.json: ",
         f"kaggle datasets status {DATASET} --format json",
-        "kaggle datasets create -p STAGED/dataset ",
-        "kaggle datasets version -p STAGED/dataset -m 'manifest ",
-        "STAGED/kernel/kernel/submit.py: ",
-        "kaggle kernels push -p STAGED/kernel",
+        "kaggle datasets create -p STAGED ",
+        "kaggle datasets version -p STAGED -m 'manifest ",
+        f"kaggle datasets status {DATASET} --format json    until ready",
+        "STAGED/kernel-metadata.json: ",
+        "STAGED/kernel/submit.py: ",
+        "kaggle kernels push -p STAGED",
         f"kaggle kernels status {OWNER}/vesuvius-surface-kernel",
         f"kaggle kernels output {OWNER}/vesuvius-surface-kernel -p {delivery.bundle}.output.partial ",
         "kaggle competitions submissions vesuvius-challenge-surface-detection --page-size 100 --format json    this",

@@ -13,9 +13,8 @@ from package.deliveries import OWNER
 from package.sessions import SessionKaggle, make_pins, make_run, make_training_clone
 
 from surface_package import checkpoints, client, publish, training, training_bundle, wheels
-from surface_package.delivery import DeliveryError
+from surface_package.delivery import DeliveryError, Patience
 from surface_package.training import Record, Training
-from surface_package.upload import Patience
 
 RUN = f"{OWNER}/surface-some-fold-3"
 
