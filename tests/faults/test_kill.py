@@ -80,7 +80,7 @@ def test_whenever_it_is_killed_it_goes_on_and_ends_with_the_same_bytes(world, lo
     wanted = world.digest
     assert world.ledger is None
     draw, kills, most_lost = random.Random(0), 0, 0
-    while kills < (200 if long else 3):
+    while kills < (200 if long else 2):
         shutil.rmtree(world.out)
         complete = False
         for kind in (

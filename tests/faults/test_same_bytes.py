@@ -35,7 +35,7 @@ def run(tmp_path, members, quiet_logging, monkeypatch):
 def test_workers_and_order_make_no_difference(run, long, tally):
     order, digests = list(IMAGES), set()
     for turn in range(4 if long else 1):
-        for workers in (1, 2, 3):
+        for workers in (1, 2, 3) if long else (1, 3):
             random.Random(10 * turn + workers).shuffle(order)
             digests.add(run(order, workers))
             tally("1, 2, 3 workers, shuffled volumes, same sha256")
