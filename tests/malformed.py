@@ -7,6 +7,7 @@ import resource
 import struct
 import sys
 import time
+import warnings
 import zlib
 from pathlib import Path
 
@@ -125,7 +126,8 @@ def _peak_mb():
 def _shape_as_pillow_sees_it(path, otherwise):
     """Gives the shape that the scorer sees; what is not Pillow's, or what it cannot read at all, is `otherwise`."""
     try:
-        with Image.open(path, formats=["TIFF"]) as image:
+        # It stops at a tag that it cannot read, be it of no importance, warns, and takes the pages before for all.
+        with warnings.catch_warnings(action="error"), Image.open(path, formats=["TIFF"]) as image:
             return image.n_frames, image.height, image.width
     except Exception:
         return otherwise

@@ -18,29 +18,37 @@ from worlds import write_weights
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- table: written by scripts/faults.sh -->", "<!-- end of table -->"
 COUNTED = pytest.StashKey["Tally"]()
+HEAD = ["| fault | tried, all held | worst seen | on |", "|---|---|---|---|"]
+FAILED = set()
 
 
 class Tally:
     """Counts what was tried of every row, and the worst figure that was seen.
 
-    A test calls it after its assertions: what is counted has held.
+    A test calls it after its assertions: what is counted has held. A row of a test that fails is not told of.
     """
 
     def __init__(self):
         self.tried = defaultdict(int)
         self.worst = defaultdict(dict)
+        self.tests = defaultdict(set)
+        self.test, self.failed = "", set()
 
     def __call__(self, row, tried=1, **worst):
         self.tried[row] += tried
+        self.tests[row].add(self.test)
         for name, value in worst.items():
             self.worst[row][name] = max(value, self.worst[row].get(name, value))
 
-    def table(self):
-        lines = ["| fault | tried, all held | worst seen |", "|---|---|---|"]
-        for row in sorted(self.tried):
+    def rows(self):
+        """Gives the lines of the table by their row, those that held."""
+        today = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+        lines = {}
+        for row in self.tried:
             worst = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in self.worst[row].items())
-            lines.append(f"| {row} | {self.tried[row]:,} | {worst} |")
-        return "\n".join(lines)
+            if not self.tests[row] & self.failed:
+                lines[row] = f"| {row} | {self.tried[row]:,} | {worst} | {today} |"
+        return lines
 
 
 def pytest_addoption(parser):
@@ -52,17 +60,30 @@ def pytest_configure(config):
     config.stash[COUNTED] = Tally()
 
 
-def pytest_sessionfinish(session, exitstatus):
-    if not session.config.getoption("--write-table", default=False) or exitstatus != 0:
+def pytest_runtest_setup(item):
+    item.config.stash[COUNTED].test = item.nodeid
+
+
+def pytest_runtest_logreport(report):
+    if report.failed:
+        FAILED.add(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    """Puts the rows into the document, in place of those of the same name."""
+    if not session.config.getoption("--write-table", default=False):
         return
+    tally = session.config.stash[COUNTED]
+    tally.failed = FAILED
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    table, _, after = rest.partition(END)
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines() if line.startswith("| ")}
+    rows = {row: line for row, line in rows.items() if row != HEAD[0].split(" | ")[0].removeprefix("| ")} | tally.rows()
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     cores, python = len(os.sched_getaffinity(0)), platform.python_version()
-    machine = f"{cpu.group(1) if cpu else platform.machine()}, {cores} cores, Python {python}"
-    head = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine}, `scripts/faults.sh`:"
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    table = session.config.stash[COUNTED].table()
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{head}\n\n{table}\n{END}{after}")
+    machine = f"{cpu.group(1) if cpu else platform.machine()}, {cores} cores, Python {python}, `scripts/faults.sh`:"
+    lines = [BEGIN, machine, "", *HEAD, *(rows[row] for row in sorted(rows)), END]
+    DOCUMENT.write_text(before + "\n".join(lines) + after)
 
 
 @pytest.fixture(scope="session")

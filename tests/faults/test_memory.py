@@ -55,7 +55,7 @@ def test_a_real_network_stays_within_the_tolerance(weights_once, long, tally):
     counting = Short(network, 0)
     wanted = logits(counting)
     for nth in range(1, counting.calls + 1, 1 if long else 2):
-        for more in (0, 1, 2) if long else (1,):
+        for more in (0, 1) if long else (1,):  # a third one is the plan's to try again
             difference = float(np.abs(logits(Short(network, nth, more)) - wanted).max())
             assert difference <= TOLERANCE
             tally("out of memory at the n-th batch, a real network", largest_difference_of_logits=difference)
