@@ -108,6 +108,7 @@ def _predict_all(
         return True
 
     def begin(ready: Ready) -> None:
+        plan.workers = pipeline.workers
         progress.begin(ready, Counter(volume.shape_zyx for volume in plan.open), plan.units_left())
         run.begin(ready, progress.how)
         log.info("%s", plan.line())
@@ -115,7 +116,7 @@ def _predict_all(
     try:
         with Pipeline(load, named, 1, None, device, begin, progress.update, run.tell) as pipeline:
             for line in pipeline.run(plan.take, run.finish, plan.received, run.go_on):
-                plan.workers = max(1, pipeline.workers)
+                plan.workers = pipeline.workers
                 progress.say(line)
             if pipeline.given_up:
                 plan.ended = "no worker was left"

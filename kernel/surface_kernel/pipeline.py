@@ -179,7 +179,8 @@ class Pipeline:
                 if not go_on():
                     self._end(at_once=True)
                     break
-                if not self._hand_out(take) and not any(worker.units for worker in self._workers):
+                self._hand_out(take)
+                if not any(worker.units for worker in self._workers):
                     break
                 for done in self._receive(0.05 if finishing else _POLL_S):
                     if received(done):
@@ -195,8 +196,8 @@ class Pipeline:
             self._tell_device(worker)
         return worker
 
-    def _hand_out(self, take: Callable[[Sequence[Unit]], Unit | None]) -> bool:
-        """Give every worker what it may have, the least busy one first; say whether there may be more.
+    def _hand_out(self, take: Callable[[Sequence[Unit]], Unit | None]) -> None:
+        """Give every worker what it may have, the least busy one first.
 
         Until the first worker is ready it alone is given units. One that still loads decodes meanwhile.
         """
@@ -206,11 +207,9 @@ class Pipeline:
                 if len(worker.units) > ahead:
                     continue
                 unit = self._left_over.popleft() if self._left_over else take(tuple(worker.units))
-                if unit is None:
-                    return False
-                worker.give(unit)
-                self._send(worker, unit)
-        return True
+                if unit is not None:
+                    worker.give(unit)
+                    self._send(worker, unit)
 
     def _send(self, worker: _Worker, message: Any) -> None:
         with contextlib.suppress(OSError):  # it died, which is noticed where its messages are received
@@ -289,7 +288,7 @@ class Pipeline:
             self._workers.append(self._start(worker.device_name))
         if not self._workers:
             self.given_up = True
-            self._on_trouble(f"no worker is left: {RESTARTS} were started in place of others")
+            self._on_trouble(f"no worker is left, {RESTARTS - self._restarts} having been started in place of others")
 
 
 def finished(finish: Callable[[Done], Finished], done: Done) -> Finished:

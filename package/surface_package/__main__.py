@@ -17,7 +17,7 @@ from surface_package.manifest import ManifestError
 from surface_package.pythons import PythonError
 from surface_package.rehearse import RehearsalError
 from surface_package.sources import SourceError
-from surface_package.target import TargetError
+from surface_package.target import DATASET_FILE, TargetError
 from surface_package.wheels import WheelError
 
 _MEANT = (
@@ -49,8 +49,8 @@ def _build(arguments: argparse.Namespace) -> int:
         log.info("%12d bytes  %s", entry["bytes"], name)
     total = sum(entry["bytes"] for entry in contents["files"].values())
     log.info("%12d bytes in %d files, commit %s", total, len(contents["files"]), contents["commit"] or "none")
-    if not (made / bundle.DATASET).is_file():
-        log.info("no %s: nobody owns it yet, see `surface_package init`", bundle.DATASET)
+    if not (made / DATASET_FILE).is_file():
+        log.info("no %s: nobody owns it yet, see `surface_package init`", DATASET_FILE)
     if arguments.notebook:
         log.info("notebook: %s", notebook.write(manifest.submit_script(), made.with_name(f"{made.name}.ipynb")))
     log.info("built %s, manifest sha256 %s", made, manifest.digest(made))

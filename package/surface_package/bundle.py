@@ -15,10 +15,9 @@ from surface_kernel import weights as kernel_weights
 from surface_kernel.settings import Settings
 from surface_kernel.weights import Metadata
 from surface_package import leaks, licences, manifest, sources, wheels
-from surface_package.target import PLACEHOLDER_OWNER, dataset_metadata, read_target
+from surface_package.target import DATASET_FILE, PLACEHOLDER_OWNER, dataset_metadata, read_target
 
 SETTINGS = "settings.json"
-DATASET = "dataset-metadata.json"
 WEIGHTS = "weights.safetensors"  # what a training leaves in its folder to be shipped
 log = logging.getLogger("surface_package")
 
@@ -161,7 +160,7 @@ def assemble(
             shutil.copyfile(source, made / name)
         manifest.write(made, contents)
         if dataset:
-            (made / DATASET).write_text(json.dumps(dataset, indent=2) + "\n", encoding="utf-8")
+            (made / DATASET_FILE).write_text(json.dumps(dataset, indent=2) + "\n", encoding="utf-8")
         made.chmod(0o755)
         for path in made.iterdir():
             path.chmod(0o644)
@@ -196,5 +195,5 @@ def _refuse_foreign(out: Path) -> None:
         listed = set(manifest.read(out).get("files", ()))
     except manifest.ManifestError as error:
         raise BundleError(f"{out}: found a folder with other things in it, {wanted}") from error
-    if strangers := names - listed - {manifest.NAME, DATASET}:
+    if strangers := names - listed - {manifest.NAME, DATASET_FILE}:
         raise BundleError(f"{out}: found {', '.join(sorted(strangers))}, which no bundle of ours has, {wanted}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surface_package import manifest
-from surface_package.target import CODE_FILE
+from surface_package.target import CODE_FILE, DATASET_FILE
 
 
 class DeliveryError(RuntimeError):
@@ -57,7 +57,7 @@ class Delivery(Patience):
         entries = sorted(self.bundle.iterdir())
         if folders := [entry.name for entry in entries if not entry.is_file()]:
             raise DeliveryError(f"{self.bundle} holds {', '.join(folders)}, no file. Build it again: a bundle is flat.")
-        return {entry.name: entry for entry in entries if entry.name != "dataset-metadata.json"}
+        return {entry.name: entry for entry in entries if entry.name != DATASET_FILE}
 
 
 def check_rehearsed(delivery: Delivery) -> None:

@@ -62,23 +62,36 @@ def wait_for_kernel(delivery: Delivery, target: Target, record: Record) -> None:
     wait(delivery, "kernel", look)
     if status != "COMPLETE":
         replace(record, kernel_version=None).write(delivery)
+        fetched = "" if fetch_output(delivery, target) else f", in {delivery.beside('.output')} or by"
         raise DeliveryError(
             f"kernel {target.kernel} version {record.kernel_version} ended with {status}: {failure or 'no message'}.\n"
-            f"  Read its log: kaggle kernels logs {target.kernel}\n  Running publish again pushes it again."
+            f"  Read its log{fetched}: kaggle kernels logs {target.kernel}\n"
+            "  Running publish again pushes it again."
         )
+
+
+def fetch_output(delivery: Delivery, target: Target) -> client.ClientError | None:
+    """Fetch what the run left, and its log, to BUNDLE.output, in place of an earlier run's; give why it did not come.
+
+    The folder is replaced only when all has come.
+    """
+    folder, partial = delivery.beside(".output"), delivery.beside(".output.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    answer = client.ask(target.fetch_output(partial), delivery.timeout_s, show=True)
+    if answer.code != 0 or not partial.is_dir():
+        return answer.error("the kernel's output did not come")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    return None
 
 
 def take_output(delivery: Delivery, target: Target, record: Record) -> Record:
     """Fetch what the run left to BUNDLE.output, and judge its submission.zip."""
-    folder, partial = delivery.beside(".output"), delivery.beside(".output.partial")
+    folder = delivery.beside(".output")
     path = folder / "submission.zip"
-    if not (record.output_sha256 and path.is_file() and sha256(path) == record.output_sha256):
-        shutil.rmtree(partial, ignore_errors=True)
-        answer = client.ask(target.fetch_output(partial), delivery.timeout_s, show=True)
-        if answer.code != 0 or not partial.is_dir():
-            raise answer.error("the kernel's output did not come")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
+    here = record.output_sha256 and path.is_file() and sha256(path) == record.output_sha256
+    if not here and (lost := fetch_output(delivery, target)):
+        raise lost
     try:
         check_origin(folder, record.manifest_sha256)
         check_verdict(folder)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from surface_kernel import volume
+from surface_kernel import disk, volume
 from surface_package import enclosure, faults, image, limits, manifest, mixed, pythons
 from surface_package.stage import (
     AUDIT_HOOK,
@@ -31,6 +31,7 @@ from surface_package.stage import (
     Stage,
     check_masks,
 )
+from surface_package.target import DATASET_FILE
 
 REPORTS = ["run_report.json", "run_report.txt"]
 log = logging.getLogger("surface_package")
@@ -75,7 +76,7 @@ class Record(Outcome):
 
     def write(self, path: Path) -> None:
         """Write the record so that it appears complete or not at all."""
-        _write(path, (json.dumps(asdict(self), indent=2, sort_keys=True) + "\n").encode())
+        disk.put(path, (json.dumps(asdict(self), indent=2, sort_keys=True) + "\n").encode())
 
 
 def record_path(bundle: Path) -> Path:
@@ -138,7 +139,7 @@ def _go_through(
     full: bool,
 ) -> Outcome:
     delivered = folder / "delivered"
-    shutil.copytree(bundle, delivered, ignore=shutil.ignore_patterns("dataset-metadata.json"))
+    shutil.copytree(bundle, delivered, ignore=shutil.ignore_patterns(DATASET_FILE))
     competition = mixed.mix(data, folder / "mixed")
     mounts = {BUNDLE_AT[NESTED]: delivered, COMPETITION_AT[NESTED]: competition}
     stage = Stage(folder / "run", mounts, isolation)
@@ -219,10 +220,4 @@ def _keep(working: Path, out: Path, passed: bool) -> None:
     for name in names:
         if (working / name).is_file():
             kept = working / name
-            _write(out / name, mixed.without_small(kept) if name == SUBMISSION else kept.read_bytes())
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+            disk.put(out / name, mixed.without_small(kept) if name == SUBMISSION else kept.read_bytes())

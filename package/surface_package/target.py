@@ -9,6 +9,7 @@ from typing import Any
 PLACEHOLDER_OWNER = "your-kaggle-name"
 LICENCE = "CC-BY-NC-4.0"  # Kaggle's spelling; the competition's data are CC BY-NC 4.0, and so is what is made of them
 CODE_FILE = "kernel/submit.py"
+DATASET_FILE = "dataset-metadata.json"  # read by the client beside an upload, and never delivered
 # What the client would fill in itself if it were absent or other, and what no submission of this kind survives.
 FIXED = {
     "code_file": CODE_FILE,

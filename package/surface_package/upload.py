@@ -14,7 +14,7 @@ from pathlib import Path
 from surface_package import client
 from surface_package.delivery import DeliveryError, Patience
 from surface_package.manifest import sha256
-from surface_package.target import Target, dataset_metadata
+from surface_package.target import DATASET_FILE, Target, dataset_metadata
 from surface_package.waiting import say, wait
 
 
@@ -104,7 +104,7 @@ def staged(target: Target, files: Mapping[str, Path]) -> Iterator[Path]:
                 os.link(path.resolve(), folder / name)
             except OSError:
                 shutil.copyfile(path, folder / name)
-        (folder / "dataset-metadata.json").write_text(json.dumps(dataset_metadata(target), indent=2) + "\n")
+        (folder / DATASET_FILE).write_text(json.dumps(dataset_metadata(target), indent=2) + "\n")
         yield folder
 
 

@@ -143,7 +143,7 @@ def test_workers_that_die_again_and_again_are_given_up(make, monkeypatch):
     assert len(found) == 4
     assert {done.error for done in found.values()} == {"the worker died: SIGKILL"}
     assert all(done.again for done in found.values())
-    assert told == ["a worker died: SIGKILL"] * 4 + ["no worker is left: 3 were started in place of others"]
+    assert told == ["a worker died: SIGKILL"] * 4 + ["no worker is left, 3 having been started in place of others"]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from package.deliveries import OWNER
+from package.deliveries import OWNER, make_delivery
 from package.fake_bundle import SUBMIT, make_bundle, make_competition
 from package.kaggle_server import Kaggle, serve
+
+from surface_package.delivery import Delivery
+from surface_package.target import Target, read_target
 
 
 @pytest.fixture
@@ -32,6 +35,18 @@ def submit() -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def delivery(tmp_path: Path) -> Delivery:
+    """A tiny rehearsed bundle, and a clone to publish it from."""
+    return make_delivery(tmp_path)
+
+
+@pytest.fixture
+def target(delivery: Delivery) -> Target:
+    """Where it goes."""
+    return read_target(delivery.root / "kernel-metadata.json", public=False)
 
 
 @pytest.fixture

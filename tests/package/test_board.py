@@ -1,30 +1,18 @@
 """A submission through the real client: spent once, told, and waited for until its score is there."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from package.deliveries import DATASET, OWNER, make_delivery
+from package.deliveries import DATASET, OWNER
 
 from surface_package import board
 from surface_package.client import ClientError
 from surface_package.delivery import Delivery, DeliveryError, message
 from surface_package.record import Record
-from surface_package.target import Target, read_target
 from surface_package.upload import Sent
 
 SUBMIT = "CreateCodeSubmission"
 ANOTHER = {"ref": 1, "description": "another", "status": "COMPLETE", "publicScore": "0.5"}
-
-
-@pytest.fixture
-def delivery(tmp_path: Path) -> Delivery:
-    return make_delivery(tmp_path)
-
-
-@pytest.fixture
-def target(delivery: Delivery) -> Target:
-    return read_target(delivery.root / "kernel-metadata.json", public=False)
 
 
 @pytest.fixture

@@ -5,25 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from package.deliveries import DATASET, FILES, OWNER, make_delivery, write_bundle
+from package.deliveries import DATASET, FILES, OWNER, write_bundle
 
 from surface_package import delivery as room
 from surface_package import upload
 from surface_package.delivery import Delivery, DeliveryError
 from surface_package.manifest import ManifestError
 from surface_package.record import Record
-from surface_package.target import Target, read_target
 from surface_package.upload import Sent
-
-
-@pytest.fixture
-def delivery(tmp_path: Path) -> Delivery:
-    return make_delivery(tmp_path)
-
-
-@pytest.fixture
-def target(delivery: Delivery) -> Target:
-    return read_target(delivery.root / "kernel-metadata.json", public=False)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_name_that_holds_secrets_by_custom_is_told(name: str, pattern: str) ->
         ("cache = '/people/ada'", "/people/ada"),
         ("/people/ada/data/train.csv", "/people/ada"),
         (json.dumps({"out": "/people/ada"}), "/people/ada"),
-        ("file:///work/a clone/x.py", "/work/a clone"),
+        ("file:///srv/a clone/x.py", "/srv/a clone"),
         (json.dumps(["/people/andré/runs"]), "/people/andré"),
         ("/people/andré", "/people/andré"),
         ("/people/adam", ""),
@@ -95,5 +95,5 @@ def test_a_name_that_holds_secrets_by_custom_is_told(name: str, pattern: str) ->
     ],
 )
 def test_a_path_of_the_machine_is_told_where_it_is_one(text: str, found: str) -> None:
-    folders = [Path("/"), Path("/people/ada"), Path("/work/a clone"), Path("/people/andré")]
+    folders = [Path("/"), Path("/people/ada"), Path("/srv/a clone"), Path("/people/andré")]
     assert leaks.in_paths(text, folders) == found

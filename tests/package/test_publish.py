@@ -4,10 +4,9 @@ import argparse
 import hashlib
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from package.deliveries import DATASET, FILES, OWNER, make_delivery, write_bundle
+from package.deliveries import DATASET, FILES, OWNER, write_bundle
 from package.kaggle_server import SUBMISSION, Kaggle
 
 from surface_package import client, publish, upload
@@ -18,11 +17,6 @@ from surface_package.target import TargetError, read_target
 from surface_package.upload import Sent
 
 SUBMIT = "CreateCodeSubmission"
-
-
-@pytest.fixture
-def delivery(tmp_path: Path) -> Delivery:
-    return make_delivery(tmp_path)
 
 
 def beside(delivery: Delivery) -> list[str]:
@@ -168,7 +162,11 @@ def test_kernel_failures_are_told_and_each_new_run_goes_on(delivery, kaggle, cap
     kaggle.kernels = 1
     kaggle.fail("GetKernelSessionStatus", 429, code=429, message="Too many requests")
     kaggle.kernel_states.append({"status": "ERROR", "failureMessage": "exit code 1"})
-    told(rf"version 2 ended with ERROR: exit code 1\.\n  Read its log: kaggle kernels logs {OWNER}/")
+    kaggle.output, kaggle.log = {}, "what went wrong"
+    told(rf"version 2 ended with ERROR: exit code 1\.\n  Read its log, in .*bundle\.output or by: kaggle .*{OWNER}/")
+    (log,) = delivery.beside(".output").glob("*.log")
+    assert "what went wrong" in log.read_text()
+    kaggle.log = ""
     seen = [line.split(" (")[0] for line in capsys.readouterr().out.splitlines()]
     assert seen[-2:] == ["  kernel: no answer", "  kernel: ERROR"]
 

@@ -187,6 +187,7 @@ rows = [{"case": "7", "warning": ""}, *rows]
     assert finding.startswith("volume 8: the mask is uniform: 0.00% foreground, wanted a prediction")
 
 
+@pytest.mark.slow
 def test_the_flat_way_of_mounting_is_tried_too(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = faults.scenes
     monkeypatch.setattr(faults, "scenes", lambda *words: [scene for scene in scenes(*words) if not scene.reason])
@@ -208,6 +209,7 @@ def test_what_other_pythons_find_fails(tmp_path: Path, data: Path, monkeypatch: 
     assert (record.passed, record.pythons, record.findings) == (False, ("3.13.1",), ("found python3.13",))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_faults")
 def test_a_full_rehearsal_predicts_with_every_good_mount(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,20 +1,12 @@
 """How a wait is told, what it survives, and how it ends."""
 
-from pathlib import Path
-
 import pytest
-from package.deliveries import make_delivery
 
 from surface_package.client import Answer, ClientError
 from surface_package.delivery import Delivery, DeliveryError
 from surface_package.waiting import wait
 
 FAILURE = Answer(("kernels", "status"), 1, "429").error("no answer")
-
-
-@pytest.fixture
-def delivery(tmp_path: Path) -> Delivery:
-    return make_delivery(tmp_path)
 
 
 def looks(*states: tuple[str, bool] | ClientError):

@@ -170,20 +170,21 @@ def test_rows_of_other_columns_are_not_mixed(tmp_path: Path) -> None:
 def test_a_file_is_there_whole_or_not_at_all(
     tmp_path: Path, settings_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    run, real = Record(tmp_path / "run"), Path.write_bytes
+    run, real = Record(tmp_path / "run"), Path.open
 
-    def full(path: Path, content: bytes) -> int:
-        if path.name == name + ".partial":
-            real(path, content[: len(content) // 2])
+    def full(path: Path, mode: str = "r", *rest, **named):
+        file = real(path, mode, *rest, **named)
+        if mode == "wb" and path.name.startswith(f"{name}."):
+            file.write(b"the first half")
+            file.close()
             raise OSError("no space left")
-        return real(path, content)
+        return file
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(OSError, match="no space left"):  # noqa: PT012, each of them writes one of the files
         run.begin(settings_file, SIDES, resume=False)
         run.log({"epoch": 1})
-    assert not (run.folder / name).exists()
-    assert (run.folder / f"{name}.partial").exists()
+    assert not list(run.folder.glob(f"{name}*"))
 
 
 _WRITER = """

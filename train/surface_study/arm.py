@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from surface_kernel import surface
+from surface_kernel import disk, surface
 from surface_kernel.engine import Engine
 from surface_kernel.settings import Settings as KernelSettings
 from surface_study import measure, reading, worlds
@@ -62,7 +62,7 @@ def train(work: Path, plan: Plan, arm: Arm) -> None:
     if not file.is_file() or file.read_text() != text:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        _write(file, text)
+        disk.put(file, text.encode())
     begun = (run / "settings.toml").is_file()
     fit(Request(file, settings.read(file), worlds.training_data(work), "all", run, resume=begun, device="cpu"))
     started_s = time.monotonic()
@@ -77,7 +77,7 @@ def train(work: Path, plan: Plan, arm: Arm) -> None:
         "train_s": sum(row["seconds"] for row in epochs),
         "judge_s": time.monotonic() - started_s,
     }
-    _write(place / RESULT, json.dumps(entries, indent=1))
+    disk.put(place / RESULT, json.dumps(entries, indent=1).encode())
     for path in run.glob("*.safetensors"):  # a gigabyte an arm: only what is read later stays
         if path.name != "weights.safetensors":
             path.unlink()
@@ -90,7 +90,7 @@ def read(work: Path, plan: Plan, arm: Arm) -> None:
     boxes = reading.grid(plan.big, plan.big_tile)
     found = reading.read(reading.tile_logits(engine, worlds.big(work).image, boxes), boxes)
     entries = {"plan": plan.digest, "reading": asdict(found), "seconds": time.monotonic() - started_s}
-    _write(folder(work, arm) / READ, json.dumps(entries, indent=1))
+    disk.put(folder(work, arm) / READ, json.dumps(entries, indent=1).encode())
 
 
 def load_result(work: Path, arm: Arm) -> Result:
@@ -131,9 +131,3 @@ def _epochs(table: Path) -> list[dict[str, float]]:
 
 def _with_tuple(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"surface_dice_at": tuple(row["surface_dice_at"])}
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from surface_kernel import disk
 from surface_study import arm, chart, expectations, guide, measure, table, worlds
 from surface_study.arm import Result
 from surface_study.expectations import EVERYTHING
@@ -53,9 +54,7 @@ def write(work: Path, docs: Path, plan: Plan) -> list[Path]:
     text, picture = docs / f"{NAME}.md", docs / f"{NAME}.png"
     by_hand = kept(text.read_text()) if text.is_file() else ""
     chart.draw(picture, plan, results, unseen[0])
-    partial = text.with_name(text.name + ".partial")
-    partial.write_text(page(findings, by_hand))
-    partial.replace(text)
+    disk.put(text, page(findings, by_hand).encode())
     return [text, picture]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from surface_kernel import disk
 from surface_train import events
 from surface_train.folds import Split
 from surface_train.loss_weights import LossWeights
@@ -24,7 +25,6 @@ _LIBRARIES = (
     *("torch", "numpy", "numba", "segmentation-models-pytorch-3d", "dynamic-network-architectures"),
     *("safetensors", "tifffile", "pillow"),
 )
-_PARTIAL = ".partial"
 
 
 class RecordError(ValueError):
@@ -81,7 +81,7 @@ class Record:
             raise RecordError(f"{self.folder}: found no {own.name}, wanted a run to resume")
         if resume and self.state.is_file():
             return True
-        if not resume and self.folder.exists() and any(path.suffix != _PARTIAL for path in self.folder.iterdir()):
+        if not resume and self.folder.exists() and any(path.suffix != disk.PARTIAL for path in self.folder.iterdir()):
             raise RecordError(
                 f"{self.folder}: found a folder with files, wanted a new one, or --resume to go on with it"
             )
@@ -162,9 +162,7 @@ class Record:
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file so that it appears complete under its name or not at all."""
-        partial = self.folder / (name + _PARTIAL)
-        partial.write_bytes(content)
-        partial.replace(self.folder / name)
+        disk.put(self.folder / name, content)
 
 
 def _csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]], header: bool = True) -> bytes:
