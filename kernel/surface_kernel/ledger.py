@@ -25,11 +25,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+import surface_kernel
 from surface_kernel import disk
 from surface_kernel.mounts import Bundle
 from surface_kernel.settings import to_json
 
 FORMAT = "surface-ledger/1"
+CODE = Path(surface_kernel.__file__).parent
 _LIBRARIES = ("torch", "numpy", "numba", "connected-components-3d", "tifffile", "pillow")  # masks depend on these
 _HASHING = 4  # images at a time: reading them may wait for a slow disk
 _MOST_RECORD_BYTES = 1 << 20
@@ -101,9 +103,6 @@ class Kept:
 
 def identity(bundle: Bundle) -> dict[str, Any]:
     """Give all that masks depend on beside the images and the device: where it differs, nothing is gone on with."""
-    code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        code.update(path.read_bytes())
     versions = {"python": platform.python_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION}
     for name in _LIBRARIES:
         try:
@@ -113,9 +112,18 @@ def identity(bundle: Bundle) -> dict[str, Any]:
     return {
         "weights": [bundle.digests[path.name] for path in bundle.weights],
         "settings": hashlib.sha256(to_json(bundle.settings).encode()).hexdigest(),
-        "code": code.hexdigest(),
+        "code": digest_of_code(CODE),
         "versions": versions,
     }
+
+
+def digest_of_code(package: Path) -> str:
+    """Return the sha256 of all modules of a package, in sub-packages too: of their places in it and their bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 class Ledger:

@@ -36,10 +36,11 @@ def import_all(site: Path, standard: set[str]) -> tuple[int, set[str], list[str]
     sys.path.insert(0, str(site))
     bundled = {path.name.partition(".")[0] for path in site.iterdir()}
     imported, needed, findings = 0, set(), []
-    for path in sorted((site / KERNEL).glob("*.py")):
+    for path in sorted((site / KERNEL).rglob("*.py")):
         if path.stem == "__main__":  # the command, which importing could start
             continue
-        name = KERNEL if path.stem == "__init__" else f"{KERNEL}.{path.stem}"
+        parts = path.relative_to(site).with_suffix("").parts
+        name = ".".join(parts[:-1] if path.stem == "__init__" else parts)
         try:
             importlib.import_module(name)
             imported += 1

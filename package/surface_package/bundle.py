@@ -60,7 +60,7 @@ def build(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         code = sources.take(manifest.ROOT, folder / "clone", uncommitted)
-        for path in sorted(code.kernel.glob("*.py")):
+        for path in wheels.modules_of(code.kernel):
             _refuse_leaks(path.relative_to(code.root), path.read_text(encoding="utf-8"))
         written = folder / SETTINGS
         written.write_text(kernel_settings.to_json(chosen), encoding="utf-8")

@@ -150,18 +150,23 @@ def _fetch(pin: Pin, folder: Path) -> None:
         fetched.replace(folder / pin.filename)
 
 
-def write_wheel(package: Path, version: str, folder: Path) -> Path:
-    """Write a pure-Python wheel of one flat package and return its path; the same sources give the same bytes.
+def modules_of(package: Path) -> list[Path]:
+    """Return the .py files of a package and its sub-packages, in a fixed order."""
+    return sorted(package.rglob("*.py"))
 
-    It holds the package's .py files and the three files that make it a wheel
+
+def write_wheel(package: Path, version: str, folder: Path) -> Path:
+    """Write a pure-Python wheel of one package and return its path; the same sources give the same bytes.
+
+    It holds the package's .py files, those of sub-packages too, and the three files that make it a wheel
     (https://packaging.python.org/specifications/binary-distribution-format/). Raises WheelError when there are none.
     """
-    sources = sorted(package.glob("*.py"))
+    sources = modules_of(package)
     if not sources:
         raise WheelError(f"{package}: found no Python file, wanted a package; run from a clone of the project")
     info = f"{package.name}-{version}.dist-info"
     name = package.name.replace("_", "-")
-    members = {f"{package.name}/{path.name}": path.read_bytes() for path in sources}
+    members = {f"{package.name}/{path.relative_to(package).as_posix()}": path.read_bytes() for path in sources}
     members[f"{info}/METADATA"] = (
         f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nLicense: MIT\nRequires-Python: >=3.11\n".encode()
     )

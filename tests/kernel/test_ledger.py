@@ -1,5 +1,6 @@
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from scenes import names_in, run_python
@@ -263,6 +264,21 @@ def test_an_identity_changes_with_whatever_masks_depend_on(tmp_path, weights_fil
     other = identity(read_bundle(write_bundle(tmp_path / "5", [weights_file])))
     assert [name for name in plain if plain[name] != other[name]] == ["versions"]
     (tmp_path / "package").mkdir()
-    monkeypatch.setattr(ledger, "__file__", str(tmp_path / "package" / "ledger.py"))
+    monkeypatch.setattr(ledger, "CODE", tmp_path / "package")
     other = identity(read_bundle(write_bundle(tmp_path / "6", [weights_file])))
     assert [name for name in plain if plain[name] != other[name]] == ["code", "versions"]
+
+
+def test_the_identity_covers_sub_packages_and_where_modules_lie(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    (package / "sub").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    digests = [ledger.digest_of_code(package)]
+    for name, text in (("sub/__init__.py", ""), ("sub/a.py", "A = 1\n"), ("sub/a.py", "A = 2\n")):
+        (package / name).write_text(text)
+        digests.append(ledger.digest_of_code(package))
+    (package / "sub" / "a.py").rename(package / "a.py")
+    digests.append(ledger.digest_of_code(package))
+    assert len(set(digests)) == 5
+    (package / "sub" / "notes.txt").write_text("no code")
+    assert ledger.digest_of_code(package) == digests[-1]

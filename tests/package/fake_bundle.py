@@ -84,6 +84,7 @@ def make_bundle(
     (package / "__init__.py").touch()  # without it another surface_kernel on the path would come first
     (package / "__main__.py").write_text(ENGINE.replace("{code}", code))
     for name, text in (modules or {}).items():
+        (package / name).parent.mkdir(exist_ok=True)
         (package / f"{name}.py").write_text(text)
     wheel = wheels.write_wheel(package, "0.1.0", package.parent)
     for name in ("member_0.safetensors", "settings.json"):

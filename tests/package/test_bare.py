@@ -29,6 +29,15 @@ def test_what_needs_the_standard_library_alone_is_imported(tmp_path: Path) -> No
     )
 
 
+def test_modules_of_sub_packages_are_imported_too(tmp_path: Path) -> None:
+    done = run(
+        tmp_path, {"sub/__init__": "", "sub/good": "from surface_kernel.sub.other import A", "sub/other": "A = 1"}
+    )
+    assert done.stdout.splitlines()[-1] == "installed, compiled, 4 modules of surface_kernel imported", done.stderr
+    done = run(tmp_path / "again", {"sub/__init__": "", "sub/bad": "1 / 0"})
+    assert "finding: surface_kernel.sub.bad: found ZeroDivisionError" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("code", "found"),
     [

@@ -134,7 +134,8 @@ def test_the_kernels_wheel_holds_that_package_alone(tmp_path: Path, cache: Path)
         tops = {name.split("/")[0] for name in archive.namelist()}
         modules = {name for name in archive.namelist() if name.endswith(".py")}
     assert tops == {"surface_kernel", f"surface_kernel-{__version__}.dist-info"}
-    assert modules == {f"surface_kernel/{path.name}" for path in (manifest.ROOT / "kernel/surface_kernel").glob("*.py")}
+    kernel = manifest.ROOT / "kernel"
+    assert modules == {path.relative_to(kernel).as_posix() for path in (kernel / "surface_kernel").rglob("*.py")}
 
 
 def test_the_same_inputs_give_the_same_bytes_under_another_umask_and_folder(tmp_path: Path, cache: Path) -> None:

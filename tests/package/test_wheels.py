@@ -110,6 +110,8 @@ def make_wheel(folder: Path) -> Path:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("answer = 42\n")
     (package / "other.py").write_text("")
+    (package / "sub").mkdir()
+    (package / "sub" / "__init__.py").write_text("deep = 43\n")
     (package / "notes.txt").write_text("not Python")
     return wheels.write_wheel(package, "1.2", folder)
 
@@ -127,10 +129,11 @@ def test_our_wheel_is_one_that_pip_installs(tmp_path: Path) -> None:
     run = [
         sys.executable,
         "-c",
-        "import some_package, importlib.metadata as m; print(some_package.answer, m.version('some-package'))",
+        "import some_package, some_package.sub as s, importlib.metadata as m\n"
+        "print(some_package.answer, s.deep, m.version('some-package'))",
     ]
     shown = subprocess.run(run, cwd=tmp_path / "site", check=True, capture_output=True, text=True).stdout
-    assert shown == "42 1.2\n"
+    assert shown == "42 43 1.2\n"
 
 
 def test_our_wheel_lists_all_that_it_holds(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_our_wheel_lists_all_that_it_holds(tmp_path: Path) -> None:
         content = {name: archive.read(name) for name in archive.namelist()}
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     info = "some_package-1.2.dist-info"
-    code = ["some_package/__init__.py", "some_package/other.py"]
+    code = ["some_package/__init__.py", "some_package/other.py", "some_package/sub/__init__.py"]
     assert list(content) == sorted([*code, f"{info}/METADATA", f"{info}/RECORD", f"{info}/WHEEL"])
     rows = {row[0]: row[1:] for row in csv.reader(content[f"{info}/RECORD"].decode().splitlines())}
     assert rows.pop(f"{info}/RECORD") == ["", ""]
