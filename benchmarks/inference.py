@@ -28,17 +28,18 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
-from surface_kernel import cost, network, volume  # noqa: E402
-from surface_kernel.architecture import Architecture  # noqa: E402
-from surface_kernel.device import Device, share_threads  # noqa: E402
-from surface_kernel.engine import Engine  # noqa: E402
-from surface_kernel.intensity import Intensity  # noqa: E402
-from surface_kernel.pipeline import Pipeline  # noqa: E402
-from surface_kernel.settings import Settings  # noqa: E402
-from surface_kernel.surface import drop_dust  # noqa: E402
-from surface_kernel.tiles import Grid  # noqa: E402
-from surface_kernel.weights import Metadata  # noqa: E402
-from surface_kernel.worker import Done, Ready, Unit  # noqa: E402
+from surface_kernel.inference.engine import Engine  # noqa: E402
+from surface_kernel.inference.settings import Settings  # noqa: E402
+from surface_kernel.inference.tiles import Grid  # noqa: E402
+from surface_kernel.networks import cost, network  # noqa: E402
+from surface_kernel.networks.architecture import Architecture  # noqa: E402
+from surface_kernel.networks.device import Device, share_threads  # noqa: E402
+from surface_kernel.networks.weights import Metadata  # noqa: E402
+from surface_kernel.postprocess.drop_small_components import drop_small_components  # noqa: E402
+from surface_kernel.runs.pipeline import Pipeline  # noqa: E402
+from surface_kernel.runs.worker import Done, Ready, Unit  # noqa: E402
+from surface_kernel.volumes import volume  # noqa: E402
+from surface_kernel.volumes.intensity import Intensity  # noqa: E402
 
 SIDE, TILE, THREADS, DUST = 320, 128, 2, 1000
 TURNS, SLEEP_S, BATCH, VOLUMES = 3, 0.03, 4, 24
@@ -104,7 +105,7 @@ def finish(done: Done) -> Done:
     assert not done.error, done.error
     mask = np.fromfile(done.unit.mask, np.uint8).reshape(done.unit.shape_zyx)
     done.unit.mask.unlink()
-    drop_dust(mask, DUST)
+    drop_small_components(mask, DUST, connectivity=26)
     volume.write_mask(done.unit.path.with_suffix(".mask.tif"), mask)
     return done
 
@@ -142,7 +143,7 @@ def through_monai(module: nn.Module, grid: Grid, unit: Unit) -> float:
             torch.from_numpy(standard)[None, None], grid.tile_zyx, 1, module, overlap, mode="gaussian"
         )
     mask = (made_[0, 0].numpy() > 0).view(np.uint8)
-    drop_dust(mask, DUST)
+    drop_small_components(mask, DUST, connectivity=26)
     volume.write_mask(unit.path.with_suffix(".monai.tif"), mask)
     return time.perf_counter() - began_s
 

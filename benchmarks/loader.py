@@ -23,13 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import scipy  # noqa: E402
 
-from surface_kernel.volume import write_lzw  # noqa: E402
+from surface_kernel.volumes.volume import write_lzw  # noqa: E402
 from surface_phantom import LOOKS, make_volume  # noqa: E402
-from surface_train.cases import Case  # noqa: E402
+from surface_train.data.cases import Case  # noqa: E402
+from surface_train.data.patches import Sampler  # noqa: E402
+from surface_train.data.store import Store  # noqa: E402
 from surface_train.loss_weights import LossWeights  # noqa: E402
-from surface_train.patches import Sampler  # noqa: E402
 from surface_train.settings import Augment, Patches, Settings  # noqa: E402
-from surface_train.store import Store  # noqa: E402
 
 SIDE = 176
 PATCHES_BY_SIDE = {64: 24, 128: 8}

@@ -26,12 +26,12 @@ from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from surface_kernel.architecture import Architecture  # noqa: E402
-from surface_kernel.device import Device, choose, share_threads  # noqa: E402
-from surface_kernel.network import build  # noqa: E402
-from surface_train import loss  # noqa: E402
+from surface_kernel.networks.architecture import Architecture  # noqa: E402
+from surface_kernel.networks.device import Device, choose, share_threads  # noqa: E402
+from surface_kernel.networks.network import build  # noqa: E402
+from surface_train.data.truth import Truth, boundary_distance, skeleton  # noqa: E402
 from surface_train.loss_weights import LossWeights  # noqa: E402
-from surface_train.truth import Truth, boundary_distance, skeleton  # noqa: E402
+from surface_train.losses import loss  # noqa: E402
 
 WEIGHTS = LossWeights()
 ITERATIONS = WEIGHTS.cldice_iterations

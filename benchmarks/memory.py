@@ -21,16 +21,16 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
-from surface_kernel import cost, network  # noqa: E402
-from surface_kernel.architecture import Architecture  # noqa: E402
-from surface_kernel.device import Device  # noqa: E402
-from surface_kernel.engine import Engine  # noqa: E402
-from surface_kernel.intensity import Intensity  # noqa: E402
-from surface_kernel.pipeline import Pipeline  # noqa: E402
-from surface_kernel.settings import Settings  # noqa: E402
-from surface_kernel.tiles import Grid  # noqa: E402
-from surface_kernel.weights import Metadata  # noqa: E402
-from surface_kernel.worker import Done, Unit  # noqa: E402
+from surface_kernel.inference.engine import Engine  # noqa: E402
+from surface_kernel.inference.settings import Settings  # noqa: E402
+from surface_kernel.inference.tiles import Grid  # noqa: E402
+from surface_kernel.networks import cost, network  # noqa: E402
+from surface_kernel.networks.architecture import Architecture  # noqa: E402
+from surface_kernel.networks.device import Device  # noqa: E402
+from surface_kernel.networks.weights import Metadata  # noqa: E402
+from surface_kernel.runs.pipeline import Pipeline  # noqa: E402
+from surface_kernel.runs.worker import Done, Unit  # noqa: E402
+from surface_kernel.volumes.intensity import Intensity  # noqa: E402
 
 TILE, ACROSS, DEPTHS = 128, 320, (320, 640, 1280)
 TOLD = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)

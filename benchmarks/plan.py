@@ -15,10 +15,11 @@ from machine import described
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
-from surface_kernel import settings, volume  # noqa: E402
-from surface_kernel.device import choose  # noqa: E402
-from surface_kernel.engine import Engine  # noqa: E402
-from surface_kernel.surface import drop_dust  # noqa: E402
+from surface_kernel.inference import settings  # noqa: E402
+from surface_kernel.inference.engine import Engine  # noqa: E402
+from surface_kernel.networks.device import choose  # noqa: E402
+from surface_kernel.postprocess.drop_small_components import drop_small_components  # noqa: E402
+from surface_kernel.volumes import volume  # noqa: E402
 from surface_score import score_case  # noqa: E402
 
 TURNS = 3
@@ -47,7 +48,7 @@ def main() -> None:
                     began_s = time.perf_counter()
                     engine.predict(grey, mask)
                     laps[name].append(time.perf_counter() - began_s)
-                    drop_dust(mask, asked.dust_voxels)
+                    drop_small_components(mask, asked.dust_voxels, connectivity=26)
                     masks[name] = mask, engine.grid(grey.shape)
             for name, (mask, grid) in masks.items():
                 found = score_case(mask, label)

@@ -28,12 +28,12 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
-from surface_kernel.device import Device, share_threads  # noqa: E402
-from surface_kernel.intensity import Intensity  # noqa: E402
-from surface_kernel.predict import Member, Predictor  # noqa: E402
-from surface_kernel.stitch import Blend, compile_kernels  # noqa: E402
-from surface_kernel.tiles import Grid, window  # noqa: E402
-from surface_kernel.views import View  # noqa: E402
+from surface_kernel.inference.predict import Member, Predictor  # noqa: E402
+from surface_kernel.inference.stitch import Blend, compile_kernels  # noqa: E402
+from surface_kernel.inference.tiles import Grid, window  # noqa: E402
+from surface_kernel.inference.views import View  # noqa: E402
+from surface_kernel.networks.device import Device, share_threads  # noqa: E402
+from surface_kernel.volumes.intensity import Intensity  # noqa: E402
 from surface_study import reference  # noqa: E402
 
 THREADS, TILE, OVERLAP, THRESHOLD, BATCH = 2, 128, 0.5, 0.3, 4

@@ -23,5 +23,5 @@ echo "== 5/6 the score, on labels that the kernel never saw"
 python -m surface_score --pred demo/submission.zip --truth demo/data/test_labels --json demo/score.json
 
 echo "== 6/6 a picture and a page"
-python -m surface_train.showcase --data demo/data --submission demo/submission.zip --out demo
+python -m surface_train.records.showcase --data demo/data --submission demo/submission.zip --out demo
 cat demo/report.txt

@@ -14,13 +14,13 @@ import torch
 from broken_disk import BrokenDisk
 from torch import nn
 
-from surface_kernel.architecture import Architecture
-from surface_kernel.cost import Cost
-from surface_kernel.device import Device
-from surface_kernel.engine import Engine
-from surface_kernel.intensity import Intensity
-from surface_kernel.settings import Settings
-from surface_kernel.weights import Metadata
+from surface_kernel.inference.engine import Engine
+from surface_kernel.inference.settings import Settings
+from surface_kernel.networks.architecture import Architecture
+from surface_kernel.networks.cost import Cost
+from surface_kernel.networks.device import Device
+from surface_kernel.networks.weights import Metadata
+from surface_kernel.volumes.intensity import Intensity
 
 TOLD = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), (32, 32, 32), overlap=0.25)
 DUSTY = Settings(threshold=0.5, dust_voxels=0)

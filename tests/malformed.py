@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 from scenes import noise
 
-from surface_kernel.volume import VolumeError, mask_bytes, open_volume, read_header, write_lzw
+from surface_kernel.volumes.volume import VolumeError, mask_bytes, open_volume, read_header, write_lzw
 
 WHOLE = noise((6, 30, 25)) // 9
 WHOLE_NUMBERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from surface_kernel.volume import write_lzw
+from surface_kernel.volumes.volume import write_lzw
 
 ROOT = Path(__file__).parents[1]
 

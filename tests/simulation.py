@@ -11,10 +11,10 @@ import numpy as np
 from engines import CPU
 
 from surface_kernel import __main__ as story
-from surface_kernel import pipeline, run, worker
-from surface_kernel.clock import Clock
-from surface_kernel.submission import Submission
-from surface_kernel.worker import Done, Ready
+from surface_kernel.runs import pipeline, run, worker
+from surface_kernel.runs.clock import Clock
+from surface_kernel.runs.submission import Submission
+from surface_kernel.runs.worker import Done, Ready
 
 STEP_S = 0.25
 

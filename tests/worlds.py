@@ -16,10 +16,10 @@ from scenes import write_bundle, write_competition
 from torch import nn
 
 from surface_kernel import __main__ as story
-from surface_kernel import network, weights
-from surface_kernel.architecture import Architecture
-from surface_kernel.intensity import Intensity
-from surface_kernel.weights import Metadata
+from surface_kernel.networks import network, weights
+from surface_kernel.networks.architecture import Architecture
+from surface_kernel.networks.weights import Metadata
+from surface_kernel.volumes.intensity import Intensity
 
 TINY = Architecture("Linknet", "efficientnet-b0")
 

@@ -22,17 +22,19 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from surface_kernel import disk, mounts, volume
-from surface_kernel.clock import Clock
-from surface_kernel.ledger import Ledger, LedgerError, identity
-from surface_kernel.pipeline import Pipeline, WorkerError
-from surface_kernel.plan import Standing
-from surface_kernel.report import RunReport
-from surface_kernel.run import TRIES, Run
-from surface_kernel.settings import Settings, from_toml
-from surface_kernel.submission import Submission
-from surface_kernel.volume import Shape
-from surface_kernel.worker import Done, LoadEngine, Ready, Unit
+from surface_kernel import disk
+from surface_kernel.inference.settings import Settings, from_toml
+from surface_kernel.runs import mounts
+from surface_kernel.runs.clock import Clock
+from surface_kernel.runs.ledger import Ledger, LedgerError, identity
+from surface_kernel.runs.pipeline import Pipeline, WorkerError
+from surface_kernel.runs.plan import Standing
+from surface_kernel.runs.report import RunReport
+from surface_kernel.runs.run import TRIES, Run
+from surface_kernel.runs.submission import Submission
+from surface_kernel.runs.worker import Done, LoadEngine, Ready, Unit
+from surface_kernel.volumes import volume
+from surface_kernel.volumes.volume import Shape
 
 DEVICE_HELP = "cpu, cuda, cuda:N, or an earlier run_report.json; all GPUs where there are some"
 MASK, PROBABILITY, LOGIT = "mask", "probability", "logit"
@@ -196,19 +198,20 @@ def _save(done: Done, output: Path, save: str, dust_voxels: int, passes: int) ->
         return f"error: {done.error if str(done.unit.path) in done.error else f'{done.unit.path}: {done.error}'}"
     import numpy as np
 
-    from surface_kernel import surface
+    from surface_kernel import probability
+    from surface_kernel.postprocess.drop_small_components import drop_small_components
 
     incidents = "".join(f"; {incident}" for incident in done.incidents)
     if done.unit.mask:
         mask = np.memmap(done.unit.mask, np.uint8, "r+", shape=done.unit.shape_zyx)
-        surface.drop_dust(mask, dust_voxels)
+        drop_small_components(mask, dust_voxels, connectivity=26)
         volume.write_mask(output / f"{name}.tif", mask)
         found = f"foreground {_mean(mask):.2%}"
     else:
         assert done.unit.sums is not None  # a unit without a mask has them
         sums = np.memmap(done.unit.sums, np.float32, "r", shape=done.unit.shape_zyx)
         means = (plane / np.float32(passes) for plane in sums)
-        wanted = map(surface.probability, means) if save == PROBABILITY else means
+        wanted = map(probability.probabilities, means) if save == PROBABILITY else means
         found = f"mean {save} {volume.write_npy(output / f'{name}.npy', wanted, done.unit.shape_zyx):.4f}"
     return f"{name}  {done.seconds:.1f} s  {found}{incidents}"
 

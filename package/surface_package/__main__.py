@@ -6,19 +6,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from surface_kernel.settings import SettingsError
-from surface_kernel.volume import VolumeError
-from surface_kernel.weights import WeightsError
-from surface_package import bundle, init, manifest, notebook, paperwork, publish, rehearse
-from surface_package.bundle import BundleError
-from surface_package.image import ImageError
-from surface_package.init import InitError
-from surface_package.manifest import ManifestError
-from surface_package.pythons import PythonError
-from surface_package.rehearse import RehearsalError
-from surface_package.sources import SourceError
+from surface_kernel.inference.settings import SettingsError
+from surface_kernel.networks.weights import WeightsError
+from surface_kernel.volumes.volume import VolumeError
+from surface_package import paperwork
+from surface_package.build import bundle, manifest
+from surface_package.build.bundle import BundleError
+from surface_package.build.manifest import ManifestError
+from surface_package.build.sources import SourceError
+from surface_package.build.wheels import WheelError
+from surface_package.kaggle import init, notebook, publish
+from surface_package.kaggle.init import InitError
+from surface_package.rehearsal import rehearse
+from surface_package.rehearsal.image import ImageError
+from surface_package.rehearsal.pythons import PythonError
+from surface_package.rehearsal.rehearse import RehearsalError
 from surface_package.target import DATASET_FILE, TargetError
-from surface_package.wheels import WheelError
 
 _MEANT = (
     *(BundleError, ImageError, InitError, ManifestError, PythonError, RehearsalError, SettingsError, SourceError),

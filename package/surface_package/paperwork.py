@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from surface_kernel import disk
-from surface_package import manifest
-from surface_package.sources import git
+from surface_package.build import manifest
+from surface_package.build.sources import git
 
 FILES = ("entry_points.md", "SETTINGS.json", "directory_structure.txt")
 # Nothing is cleaned: training and prediction read the competition's TIFFs. A run's log lies beside its weights.

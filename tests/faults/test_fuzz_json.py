@@ -17,11 +17,11 @@ from fuzzing import fuzz
 from package.fake_bundle import SUBMIT, make_bundle
 from scenes import list_bundle, write_bundle
 
-from surface_kernel.architecture import Architecture
-from surface_kernel.intensity import Intensity
-from surface_kernel.mounts import MountError, read_bundle
-from surface_kernel.settings import SettingsError, from_json, from_toml, to_json
-from surface_kernel.weights import Metadata, WeightsError, describe, load, save
+from surface_kernel.inference.settings import SettingsError, from_json, from_toml, to_json
+from surface_kernel.networks.architecture import Architecture
+from surface_kernel.networks.weights import Metadata, WeightsError, describe, load, save
+from surface_kernel.runs.mounts import MountError, read_bundle
+from surface_kernel.volumes.intensity import Intensity
 
 NESTED = json.loads("[" * 300 + "]" * 300)
 VALUES = [

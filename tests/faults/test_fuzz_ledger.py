@@ -6,7 +6,7 @@ import json
 import pytest
 from fuzzing import fuzz
 
-from surface_kernel.ledger import Kept, Ledger, LedgerError, Record
+from surface_kernel.runs.ledger import Kept, Ledger, LedgerError, Record
 
 OF = {"weights": ["w"], "settings": "s"}
 HOW = {"device": {"name": "cpu", "batch": 2}}

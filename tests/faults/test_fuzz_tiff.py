@@ -10,8 +10,8 @@ import pytest
 from fuzzing import fuzz
 from malformed import grey_page, tiff_bytes, whole_files
 
-from surface_kernel import tiff
-from surface_kernel.volume import MOST_RATIO, VolumeError, read_header
+from surface_kernel.volumes import tiff
+from surface_kernel.volumes.volume import MOST_RATIO, VolumeError, read_header
 
 EXTREMES = [0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 TAGS = [254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 317, 324, 325, 339, 32997]

@@ -11,7 +11,7 @@ from malformed import WHOLE, corpus, whole_files
 from PIL import Image
 from scenes import run_python
 
-from surface_kernel.volume import open_volume
+from surface_kernel.volumes.volume import open_volume
 
 TESTS = Path(__file__).parents[1]
 MOST_S, MOST_GROWN_MB, MOST_CHILDREN_MB = 10, 400, 700

@@ -9,9 +9,9 @@ from torch import nn
 from worlds import World, masks_in
 
 from surface_kernel import __main__ as story
-from surface_kernel.cost import Cost
-from surface_kernel.engine import Engine
-from surface_kernel.settings import Settings
+from surface_kernel.inference.engine import Engine
+from surface_kernel.inference.settings import Settings
+from surface_kernel.networks.cost import Cost
 
 VIEWS = ("none", "x")
 SETTINGS = Settings(views=VIEWS, dust_voxels=0)

@@ -7,7 +7,7 @@ from scenes import noise
 from worlds import World, write_weights
 
 from surface_kernel import __main__ as story
-from surface_kernel.pipeline import Pipeline
+from surface_kernel.runs.pipeline import Pipeline
 
 IMAGES = {str(seed): noise((24 + 4 * seed, 33, 32), seed) for seed in range(4)}
 

@@ -104,7 +104,7 @@ def test_a_later_start_goes_on_where_the_time_was_over(world, tmp_path, quiet_lo
     assert 0 < begun == sum(stages.values())
     # The simulated masks say the image's digest is 0…: a start that goes on would see that it is another one.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("surface_kernel.ledger.digest_of", lambda path: "0" * 64)
+        patch.setattr("surface_kernel.runs.ledger.digest_of", lambda path: "0" * 64)
         later = Time(constant(UNIT_S), load_s=60, finish_s=2 / VOXELS, write_s=5)
         code, stages = run(world, tmp_path, later, 10_000)
     assert code == 0

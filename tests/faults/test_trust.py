@@ -23,10 +23,10 @@ from PIL import Image, ImageSequence
 from scenes import list_bundle, noise, write_bundle, write_competition
 
 from surface_kernel.__main__ import main
-from surface_kernel.architecture import Architecture
-from surface_kernel.intensity import Intensity
-from surface_kernel.mounts import MountError, read_bundle
-from surface_kernel.weights import Metadata, WeightsError, describe, load, save
+from surface_kernel.networks.architecture import Architecture
+from surface_kernel.networks.weights import Metadata, WeightsError, describe, load, save
+from surface_kernel.runs.mounts import MountError, read_bundle
+from surface_kernel.volumes.intensity import Intensity
 
 MEMBERS = ["a.safetensors", "b.safetensors", "c.safetensors"]
 

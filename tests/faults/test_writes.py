@@ -15,8 +15,8 @@ from scenes import ROOT, names_in, noise
 from worlds import World, masks_in
 
 from surface_kernel import __main__ as story
-from surface_kernel.ledger import Kept, Record
-from surface_kernel.settings import Settings
+from surface_kernel.inference.settings import Settings
+from surface_kernel.runs.ledger import Kept, Record
 
 VIEWS = ("none", "x")
 SETTINGS = Settings(views=VIEWS, dust_voxels=0)
@@ -137,8 +137,9 @@ def test_a_disk_that_is_and_stays_full(world, wanted, quiet_logging, monkeypatch
 FULL = """
 import sys
 from engines import LoadMarked
-from surface_kernel import __main__ as story, plan
-from surface_kernel.settings import Settings
+from surface_kernel import __main__ as story
+from surface_kernel.runs import plan
+from surface_kernel.inference.settings import Settings
 plan._SPARE_BYTES = 0  # the guard that keeps a run off the last of a disk
 plan._DISK_SHARE = 1.0
 story.LoadEngine = lambda files, settings: LoadMarked(settings=Settings(views=("none", "x"), dust_voxels=0))

@@ -8,13 +8,13 @@ import torch
 from scenes import noise
 from torch import Tensor, nn
 
-from surface_kernel.device import Device
-from surface_kernel.engine import Engine
-from surface_kernel.intensity import Intensity
-from surface_kernel.predict import Member, Predictor
-from surface_kernel.settings import Settings
-from surface_kernel.tiles import Grid
-from surface_kernel.views import View
+from surface_kernel.inference.engine import Engine
+from surface_kernel.inference.predict import Member, Predictor
+from surface_kernel.inference.settings import Settings
+from surface_kernel.inference.tiles import Grid
+from surface_kernel.inference.views import View
+from surface_kernel.networks.device import Device
+from surface_kernel.volumes.intensity import Intensity
 
 pytestmark = [
     pytest.mark.gpu,

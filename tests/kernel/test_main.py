@@ -12,9 +12,9 @@ from PIL import Image, ImageSequence
 from scenes import names_in, noise, run_python, write_bundle, write_competition
 
 from surface_kernel import __main__ as story
-from surface_kernel import pipeline
-from surface_kernel import run as run_module
-from surface_kernel.volume import read, write_lzw
+from surface_kernel.runs import pipeline
+from surface_kernel.runs import run as run_module
+from surface_kernel.volumes.volume import read, write_lzw
 
 NO_TIME, UNDER_WAY = "no time was left", "it was under way when the run had to end"
 GOOD = {"20": noise((40, 33, 50), 1), "3": noise((20, 33, 40), 2)}
@@ -316,8 +316,8 @@ def test_another_device_is_refused_and_the_zip_stays(begun, three_stages):
 def test_an_unforeseen_error_is_told_apart_from_failure(tmp_path):
     code = """
 import runpy, sys
-import surface_kernel.mounts
-surface_kernel.mounts.read_bundle = lambda folder: {}["unforeseen"]
+import surface_kernel.runs.mounts
+surface_kernel.runs.mounts.read_bundle = lambda folder: {}["unforeseen"]
 sys.argv = ["surface_kernel", "--bundle", "b", "--competition", "c", "--out", "o"]
 runpy.run_module("surface_kernel.__main__", run_name="__main__")
 """

@@ -8,7 +8,7 @@ from package.deliveries import OWNER, make_delivery
 from package.fake_bundle import SUBMIT, make_bundle, make_competition
 from package.kaggle_server import Kaggle, serve
 
-from surface_package.delivery import Delivery
+from surface_package.kaggle.delivery import Delivery
 from surface_package.target import Target, read_target
 
 

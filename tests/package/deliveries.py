@@ -4,8 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-from surface_package import manifest
-from surface_package.delivery import Delivery
+from surface_package.build import manifest
+from surface_package.kaggle.delivery import Delivery
 
 OWNER = "tester"
 DATASET = f"{OWNER}/vesuvius-surface-bundle"

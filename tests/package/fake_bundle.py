@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from surface_kernel import volume
-from surface_package import manifest, wheels
-from surface_package.bundle import assemble
+from surface_kernel.volumes import volume
+from surface_package.build import manifest, wheels
+from surface_package.build.bundle import assemble
 
 SUBMIT = Path(__file__).parents[2] / "kernel" / "submit.py"
 

@@ -20,13 +20,13 @@ from package.kaggle_server import Kaggle, zip_bytes
 from safetensors.numpy import save as safetensors_bytes
 from scenes import ROOT
 
-from surface_kernel import weights
-from surface_kernel.architecture import LIBRARIES, Architecture
-from surface_kernel.intensity import Intensity
-from surface_kernel.weights import Metadata
-from surface_package import wheels
-from surface_package.client import Answer
-from surface_package.wheels import Pin
+from surface_kernel.networks import weights
+from surface_kernel.networks.architecture import LIBRARIES, Architecture
+from surface_kernel.networks.weights import Metadata
+from surface_kernel.volumes.intensity import Intensity
+from surface_package.build import wheels
+from surface_package.build.wheels import Pin
+from surface_package.kaggle.client import Answer
 
 HERE = f"cp3{sys.version_info.minor}"
 
@@ -69,7 +69,7 @@ SETTINGS = """
 import tomllib
 from types import SimpleNamespace
 
-from surface_kernel.architecture import Architecture
+from surface_kernel.networks.architecture import Architecture
 
 
 def read(path):

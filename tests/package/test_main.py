@@ -8,7 +8,7 @@ from pathlib import Path
 
 from package.fake_bundle import make_bundle, make_competition
 
-from surface_package import manifest
+from surface_package.build import manifest
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -11,9 +11,10 @@ from package.clones import commit
 from package.fake_bundle import make_bundle
 from scenes import ROOT
 
-from surface_package import manifest, paperwork
+from surface_package import paperwork
 from surface_package.__main__ import _parser
-from surface_package.manifest import Contents, ManifestError
+from surface_package.build import manifest
+from surface_package.build.manifest import Contents, ManifestError
 
 
 def commands(text: str) -> dict[str, list[list[str]]]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slugify import slugify
 
-from surface_package.manifest import ROOT
+from surface_package.build.manifest import ROOT
 from surface_package.target import PLACEHOLDER_OWNER, Target, TargetError, dataset_metadata, findings, read_target
 
 SHIPPED = json.loads((ROOT / "kernel-metadata.json").read_text())

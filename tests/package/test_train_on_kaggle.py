@@ -14,9 +14,10 @@ from package.fake_bundle import make_competition
 from package.sessions import make_pins, make_run, make_training_clone
 from scenes import ROOT
 
-from surface_package import training_bundle, wheels
-from surface_package.checkpoints import SETTINGS, STATE
-from surface_package.training_bundle import FORMAT
+from surface_package.build import wheels
+from surface_package.kaggle import training_bundle
+from surface_package.kaggle.checkpoints import SETTINGS, STATE
+from surface_package.kaggle.training_bundle import FORMAT
 
 SCRIPT = ROOT / "kernel" / "train_on_kaggle.py"
 Tree = Callable[..., Path]

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from surface_kernel import network
-from surface_kernel.volume import write_lzw
+from surface_kernel.networks import network
+from surface_kernel.volumes.volume import write_lzw
 from surface_train import settings
-from surface_train.cases import Case
-from surface_train.fit import Request
+from surface_train.data.cases import Case
+from surface_train.loop.fit import Request
 
 Grey = npt.NDArray[np.uint8]
 SHAPE = (32, 40, 36)

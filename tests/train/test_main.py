@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from surface_phantom import Summary
-from surface_train import fit as story
 from surface_train import settings
 from surface_train.__main__ import main
-from surface_train.fit import Request
+from surface_train.loop import fit as story
+from surface_train.loop.fit import Request
 
 
 @pytest.fixture

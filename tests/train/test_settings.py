@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from surface_kernel.architecture import Architecture
+from surface_kernel.networks.architecture import Architecture
 from surface_train import settings
 from surface_train.settings import (
     Augment,

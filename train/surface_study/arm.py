@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from surface_kernel import disk, surface
-from surface_kernel.engine import Engine
-from surface_kernel.settings import Settings as KernelSettings
+from surface_kernel import disk, probability
+from surface_kernel.inference.engine import Engine
+from surface_kernel.inference.settings import Settings as KernelSettings
 from surface_study import measure, reading, worlds
 from surface_study.measure import Measured
 from surface_study.plan import Arm, Plan
 from surface_study.reading import Reading
 from surface_train import settings
-from surface_train.fit import Request, fit
+from surface_train.loop.fit import Request, fit
 
 log = logging.getLogger("surface_study")
 
@@ -112,9 +112,9 @@ def _judge(engine: Engine, unseen: list[worlds.World]) -> tuple[list[Measured], 
     volumes, pictures = [], []
     for world in unseen:
         logits = np.concatenate([slab for _, slab in engine.logits(world.image)])
-        probability = surface.probability(logits)
-        volumes.append(measure.of_probability(world.name, probability, world.label))
-        pictures.append(probability[len(probability) // 2])
+        probabilities = probability.probabilities(logits)
+        volumes.append(measure.of_probability(world.name, probabilities, world.label))
+        pictures.append(probabilities[len(probabilities) // 2])
         log.info("%s: foreground %.2f %%, surface Dice %.3f", world.name, *_percent_and_score(volumes[-1]))
     return volumes, pictures[0]
 

@@ -12,7 +12,7 @@ from surface_study.arm import Result
 from surface_study.plan import CONVENTIONS, PRESETS, Plan
 from surface_study.table import Key
 from surface_study.worlds import World
-from surface_train.picture import compared, grey_rgb, painted
+from surface_train.records.picture import compared, grey_rgb, painted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.special import entr
 
 from surface_score.surface_dice import surface_dice
-from surface_train.validate import THRESHOLDS
+from surface_train.checks.validate import THRESHOLDS
 
 Floats = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from surface_kernel import surface
-from surface_kernel.engine import Engine
-from surface_kernel.predict import slabs
-from surface_kernel.stitch import Blend, addresses_of
-from surface_kernel.tiles import Grid
+from surface_kernel import probability
+from surface_kernel.inference.engine import Engine
+from surface_kernel.inference.predict import slabs
+from surface_kernel.inference.stitch import Blend, addresses_of
+from surface_kernel.inference.tiles import Grid
 from surface_study import reference
 
 Floats = npt.NDArray[np.float32]
@@ -52,10 +52,10 @@ def tile_logits(engine: Engine, volume: Grey, plan: Grid) -> Floats:
 
 def read(tiles: Floats, plan: Grid) -> Reading:
     """Read the logits of a plan's tiles in every way."""
-    once = _stitched(surface.probability(tiles), plan)
+    once = _stitched(probability.probabilities(tiles), plan)
     twice = _stitched(reference.twice(tiles), plan)
     return Reading(
-        ours=float(surface.above(ours(tiles, plan), reference.THRESHOLD).mean()),
+        ours=float(probability.above(ours(tiles, plan), reference.THRESHOLD).mean()),
         once=float(once.mean()),
         once_cleaned=float(reference.clean(once).mean()),
         twice=float(twice.mean()),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from surface_kernel import surface
+from surface_kernel import probability
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -24,7 +24,7 @@ _EPSILON = np.float32(1e-8)
 
 def twice(logits: Floats) -> Floats:
     """Give what two sigmoids make of logits: float32, the same shape, 0.5 to 0.731 whatever the logits are."""
-    return surface.probability(surface.probability(logits))
+    return probability.probabilities(probability.probabilities(logits))
 
 
 def weight(tile_zyx: tuple[int, int, int]) -> Floats:

@@ -9,8 +9,8 @@ import numpy as np
 from surface_study.arm import Result
 from surface_study.measure import Measured
 from surface_study.plan import CONVENTIONS, PRESETS, Label2
+from surface_train.checks.validate import THRESHOLDS
 from surface_train.loss_weights import Preset
-from surface_train.validate import THRESHOLDS
 
 COLLAPSED = 0.95  # share of foreground from which a prediction says nothing
 NEW: Preset = "calibrated"

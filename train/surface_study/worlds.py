@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from surface_kernel import volume
+from surface_kernel.volumes import volume
 from surface_phantom.dataset import make_volume, write_dataset
 from surface_phantom.looks import LOOKS
 from surface_study.plan import Plan

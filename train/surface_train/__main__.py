@@ -44,8 +44,8 @@ def phantom(arguments: argparse.Namespace) -> int:
 def fit(arguments: argparse.Namespace) -> int:
     """Train, average the weights, check them, and leave one weights file in OUT."""
     from surface_train import settings
-    from surface_train.fit import Request, forecast
-    from surface_train.fit import fit as train
+    from surface_train.loop.fit import Request, forecast
+    from surface_train.loop.fit import fit as train
 
     chosen = settings.read(arguments.settings)
     out = arguments.out or Path("runs") / arguments.settings.stem / f"fold_{arguments.fold}"
@@ -62,7 +62,7 @@ def fit(arguments: argparse.Namespace) -> int:
 
 def audit(arguments: argparse.Namespace) -> int:
     """Tell foreground share and spread of masks, probabilities or weights; exit 1 on a uniform prediction."""
-    from surface_train.audit import audit as look
+    from surface_train.checks.audit import audit as look
 
     sound = True
     for path in arguments.paths:

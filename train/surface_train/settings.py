@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from surface_kernel.architecture import Architecture, check_tile
-from surface_kernel.intensity import Intensity
-from surface_kernel.report import LEAST_VARIANCE, UNIFORM_SHARES
+from surface_kernel.networks.architecture import Architecture, check_tile
+from surface_kernel.runs.report import LEAST_VARIANCE, UNIFORM_SHARES
+from surface_kernel.volumes.intensity import Intensity
 from surface_train.loss_weights import LossWeights
 
 

@@ -1,0 +1,187 @@
+"""A weights file that explains itself: one .safetensors, no pickle, all of it covered by a digest.
+
+    8 bytes            length of the header, little-endian
+    header             {"__metadata__":{"sha256":"<64 digits>", ...}, "<tensor>":{"dtype":..., ...}, ...}
+    tensors            one after the other
+
+The metadata holds everything a stranger needs to run the network: architecture, intensity, what it emits, tile,
+threshold, and where it came from. `describe` reads that without torch and without the tensors. The digest is that of
+the whole file with zeros for its own 64 digits, which always lie at the same place: it is checked before anything that
+the file says is believed.
+"""
+
+import hashlib
+import json
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+
+from surface_kernel import disk
+from surface_kernel.message import LENGTH, printable, shown
+from surface_kernel.networks.architecture import Architecture, check_tile
+from surface_kernel.volumes.intensity import Intensity
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = "surface-weights/2"
+EMITS = "logits"  # a network that emits anything else is refused: probabilities are made in one place only
+TILE_LIMIT_VOXELS = 1024  # along an axis
+_LENGTH_BYTES = 8
+_BEFORE_DIGEST = b'{"__metadata__":{"sha256":"'
+_DIGEST = slice(_LENGTH_BYTES + len(_BEFORE_DIGEST), _LENGTH_BYTES + len(_BEFORE_DIGEST) + 64)
+_NO_DIGEST = "0" * 64
+_METADATA = {"sha256", "format", "architecture", "intensity", "tile_zyx", "overlap", "threshold", "emits", "provenance"}
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be trusted or run; the message names it, what was found and what was wanted."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a weights file says about itself.
+
+    tile_zyx: voxels that the network sees at once. overlap: the least share of a tile's edge that neighbouring tiles
+    have in common. threshold: the probability above which a voxel is surface, chosen in validation.
+    provenance: settings hash, commit, fold, epoch, n_averaged, validation, as the training run knew them.
+    """
+
+    architecture: Architecture
+    intensity: Intensity
+    tile_zyx: tuple[int, int, int]
+    overlap: float = 0.5
+    threshold: float = 0.5
+    emits: str = EMITS
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_tile(self.tile_zyx, self.architecture.norm)
+        if max(self.tile_zyx) > TILE_LIMIT_VOXELS:
+            raise WeightsError(f"tile: found {self.tile_zyx} voxels, wanted {TILE_LIMIT_VOXELS} at most along an axis")
+        if self.emits != EMITS:
+            raise WeightsError(f"found a network that emits {self.emits!r}, wanted {EMITS!r}")
+        if not 0 <= self.overlap < 1:
+            raise WeightsError(f"found overlap {self.overlap}, wanted a share from 0 to below 1")
+        if not 0 < self.threshold < 1:
+            raise WeightsError(f"found threshold {self.threshold}, wanted a probability between 0 and 1")
+
+    def to_strings(self) -> dict[str, str]:
+        """Give the metadata as safetensors stores it: every value JSON in a string."""
+        entries = {
+            "format": FORMAT,
+            "architecture": self.architecture.to_mapping(),
+            "intensity": self.intensity.to_mapping(),
+            "tile_zyx": list(self.tile_zyx),
+            "overlap": self.overlap,
+            "threshold": self.threshold,
+            "emits": self.emits,
+            "provenance": dict(self.provenance),
+        }
+        return {name: json.dumps(value, sort_keys=True) for name, value in entries.items()}
+
+
+def describe(path: Path) -> Metadata:
+    """Read what a weights file says about itself. Its tensors are not touched. Raises WeightsError.
+
+    Only `load` checks the digest, which takes the whole file.
+    """
+    return _metadata(path, _strings(path))
+
+
+def save(path: Path, state: Mapping[str, "torch.Tensor"], metadata: Metadata) -> None:
+    """Write a network's state so that it appears complete under `path` or not at all: the same bytes each time."""
+    from safetensors.torch import save as serialise
+
+    content = serialise({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+    (length,) = struct.unpack_from("<Q", content)
+    listed, tensors = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length]), content[_LENGTH_BYTES + length :]
+    # The library writes the metadata in another order each time; here it is always this one.
+    strings = {"sha256": _NO_DIGEST, **metadata.to_strings()}
+    text = json.dumps({"__metadata__": strings, **listed}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    begin = struct.pack("<Q", len(text)) + text
+    digest = hashlib.sha256(begin)
+    digest.update(tensors)
+    begin = begin[: _DIGEST.start] + digest.hexdigest().encode() + begin[_DIGEST.stop :]
+    disk.put_parts(path, [begin, tensors])
+
+
+def load(path: Path) -> tuple[Metadata, dict[str, "torch.Tensor"]]:
+    """Read a weights file whole and check its digest. Tensors arrive on the CPU. Raises WeightsError."""
+    from safetensors.torch import load as deserialise
+
+    strings = _strings(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: found it unreadable ({error}), wanted weights in {FORMAT}") from error
+    if content[_LENGTH_BYTES : _DIGEST.start] != _BEFORE_DIGEST:
+        raise WeightsError(f"{path}: found no sha256 at the head of the metadata, wanted weights in {FORMAT}")
+    found, wanted = _sha256(content), strings["sha256"]
+    if found != wanted:
+        raise WeightsError(f"{path}: found sha256 {found}, wanted {printable(wanted)}: the file was changed")
+    return _metadata(path, strings), deserialise(content)
+
+
+def _strings(path: Path) -> dict[str, str]:
+    """Read the metadata of a file's header, which safetensors checks against the file."""
+    if not path.is_file():  # what is no file could keep us waiting for its bytes
+        raise WeightsError(f"{path}: found no such file, wanted weights in {FORMAT}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as opened:
+            strings: dict[str, str] = opened.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        told = printable(str(error)[:LENGTH])
+        raise WeightsError(f"{path}: found no safetensors file ({told}), wanted weights in {FORMAT}") from error
+    if strings.get("format") != json.dumps(FORMAT):
+        found = shown(strings.get("format", "no format"))
+        raise WeightsError(f"{path}: found {found} in the metadata, wanted {FORMAT}")
+    if strings.keys() != _METADATA:
+        raise WeightsError(f"{path}: found metadata {shown(sorted(strings))}, wanted {sorted(_METADATA)}")
+    return strings
+
+
+def _metadata(path: Path, strings: Mapping[str, str]) -> Metadata:
+    try:
+        entries = {name: json.loads(text) for name, text in strings.items() if name != "sha256"}
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: found no readable JSON in the metadata ({error}), wanted {FORMAT}") from error
+    try:
+        for name, kind in (("architecture", dict), ("intensity", dict), ("provenance", dict), ("tile_zyx", list)):
+            if not isinstance(entries[name], kind):
+                raise WeightsError(f"{name}: found {shown(entries[name])}, wanted a {kind.__name__}")
+        for name in ("overlap", "threshold"):
+            if not _is_finite(entries[name]):
+                raise WeightsError(f"{name}: found {shown(entries[name])}, wanted a number")
+        intensity = Intensity.from_mapping(entries["intensity"])
+        if not _is_finite(intensity.limit):
+            raise WeightsError(f"intensity: found limit {shown(intensity.limit)}, wanted a number")
+        return Metadata(
+            architecture=Architecture.from_mapping(entries["architecture"]),
+            intensity=intensity,
+            tile_zyx=tuple(entries["tile_zyx"]),
+            overlap=entries["overlap"],
+            threshold=entries["threshold"],
+            emits=entries["emits"],
+            provenance=entries["provenance"],
+        )
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path}: {printable(str(error)[:600])}") from error
+
+
+def _is_finite(value: Any) -> bool:
+    """Say whether a JSON value is a number that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _sha256(content: bytes) -> str:
+    """Give the digest of a file's bytes, those of the digest itself taken as zeros."""
+    digest = hashlib.sha256(content[: _DIGEST.start] + _NO_DIGEST.encode())
+    digest.update(memoryview(content)[_DIGEST.stop :])
+    return digest.hexdigest()

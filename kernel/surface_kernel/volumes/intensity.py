@@ -1,0 +1,93 @@
+"""From grey values to what a network is fed: one function, used by training and inference alike.
+
+A uint8 volume has at most 256 different values, so the whole treatment is a table of 256 numbers made from the
+volume's histogram: exact, and no float copy of a volume is ever needed to find its mean.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from surface_kernel.volumes.volume import forget_planes
+
+Table = npt.NDArray[np.float32]
+_PLANES = 64  # read at a time: a volume that lies on disk is not held whole
+
+
+class IntensityError(ValueError):
+    """An intensity treatment that is not known here."""
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Standardise a volume by the mean and standard deviation of its scanned voxels.
+
+    Zeros are left out of both: they are the margins of a volume that was cut out of a bigger scan, and their share
+    differs from volume to volume. limit: the standardised values are clipped to ± this many standard deviations.
+    """
+
+    kind: str = "standardised"
+    limit: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.kind != "standardised":
+            raise IntensityError(f'intensity: found kind "{self.kind}", wanted "standardised"')
+        if not self.limit > 0:
+            raise IntensityError(f"intensity: found limit {self.limit}, wanted a positive number")
+
+    @classmethod
+    def from_mapping(cls, entries: Mapping[str, Any]) -> Self:
+        """Check the entries of a settings or weights file. Raises IntensityError."""
+        if set(entries) - {"kind", "limit"}:
+            raise IntensityError(f"intensity: found {sorted(entries)}, wanted kind and limit")
+        limit = entries.get("limit", 1)
+        if isinstance(limit, bool) or not isinstance(limit, int | float):
+            raise IntensityError(f"intensity: found limit {limit!r}, wanted a positive number")
+        return cls(**entries)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Give the entries that `from_mapping` reads."""
+        return asdict(self)
+
+    def table(self, volume: npt.NDArray[np.uint8]) -> Table:
+        """Give the network's input for every grey value of this volume: float32, shape (256,).
+
+        A volume that holds zeros only, or a single other value, has no spread: its table maps that value to 0.
+        """
+        planes = volume.reshape(-1, *volume.shape[-2:])
+        counts = np.zeros(256, np.float64)
+        for first in range(0, len(planes), _PLANES):
+            counts += _counts(np.asarray(planes[first : first + _PLANES]))
+            forget_planes(planes, first + _PLANES)
+        grey = np.arange(256, dtype=np.float64)
+        counts[0] = 0.0
+        total = counts.sum()
+        if total == 0.0:
+            return np.zeros(256, np.float32)
+        mean = float((counts * grey).sum() / total)
+        deviation = float(np.sqrt((counts * (grey - mean) ** 2).sum() / total))
+        scaled = (grey - mean) / max(deviation, 1.0)  # under one grey level of spread there is only rounding
+        return np.clip(scaled, -self.limit, self.limit).astype(np.float32)
+
+
+@numba.njit(nogil=True, cache=True)
+def _counts(volume: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Count the voxels of every grey value: int64 (256,). In four lines: equal neighbours would wait for each other."""
+    counts = np.zeros((4, 256), np.int64)
+    depth, height, width = volume.shape
+    for z in range(depth):
+        for y in range(height):
+            row = volume[z, y]
+            for x in range(0, width - 3, 4):
+                counts[0, row[x]] += 1
+                counts[1, row[x + 1]] += 1
+                counts[2, row[x + 2]] += 1
+                counts[3, row[x + 3]] += 1
+            for x in range(width - width % 4, width):
+                counts[0, row[x]] += 1
+    total: npt.NDArray[np.int64] = counts.sum(axis=0)
+    return total

@@ -1,0 +1,173 @@
+"""From a rehearsed bundle to a score on Kaggle, each step done once: dataset, kernel, output, submission."""
+
+import argparse
+import hashlib
+import shlex
+import shutil
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+from surface_package.build.manifest import ManifestError, sha256
+from surface_package.kaggle import board, client, training, upload
+from surface_package.kaggle.delivery import Delivery, DeliveryError, check_rehearsed, check_whole, message, staged
+from surface_package.kaggle.output import check_origin, check_stray, check_submission, check_verdict
+from surface_package.kaggle.record import Record
+from surface_package.kaggle.upload import Sent
+from surface_package.kaggle.waiting import say, wait
+from surface_package.target import CODE_FILE, Target, TargetError, read_target
+
+
+def send_dataset(delivery: Delivery, target: Target, record: Record) -> Record:
+    """See that the dataset's current version is this bundle and ready: create it, add a version, or find it done."""
+
+    def keep(sent: Sent) -> None:
+        nonlocal record
+        record = record.uploaded(sent).write(delivery)
+
+    upload.send(target, delivery.files(), message(delivery), record.sent, delivery, keep)
+    return record
+
+
+def send_kernel(delivery: Delivery, target: Target, record: Record, folder: Path) -> Record:
+    """See that the kernel's last version is this script over this bundle, and that it ran well.
+
+    A record that tells of a push tells of no dataset sent after it: sending one begins a new record.
+    """
+    pushed = [(folder / name).read_bytes() for name in ("kernel-metadata.json", CODE_FILE)]
+    key = hashlib.sha256(b"\0".join(pushed)).hexdigest()
+    if record.kernel_version is not None and record.kernel_sha256 == key:
+        say(f"kernel {target.kernel}: version {record.kernel_version} was pushed already")
+    else:
+        version = client.pushed_version(client.ask(target.push_kernel(folder), delivery.timeout_s))
+        record = record.pushed(key, version).write(delivery)
+        say(f"kernel {target.kernel}: pushed as version {version}, https://www.kaggle.com/code/{target.kernel}")
+        time.sleep(delivery.poll_s)  # until Kaggle knows of the run: asked at once, it may tell of the version before
+    if not record.output_sha256:
+        wait_for_kernel(delivery, target, record)
+    return record
+
+
+def wait_for_kernel(delivery: Delivery, target: Target, record: Record) -> None:
+    """Wait until the run is over; raises DeliveryError, and forgets the push, unless it ended well."""
+    status, failure = "", ""
+
+    def look() -> tuple[str, bool]:
+        nonlocal status, failure
+        status, failure = client.kernel_status(client.ask(target.ask_kernel(), delivery.timeout_s))
+        return status, status in ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
+
+    wait(delivery, "kernel", look)
+    if status != "COMPLETE":
+        replace(record, kernel_version=None).write(delivery)
+        fetched = "" if fetch_output(delivery, target) else f", in {delivery.beside('.output')} or by"
+        raise DeliveryError(
+            f"kernel {target.kernel} version {record.kernel_version} ended with {status}: {failure or 'no message'}.\n"
+            f"  Read its log{fetched}: kaggle kernels logs {target.kernel}\n"
+            "  Running publish again pushes it again."
+        )
+
+
+def fetch_output(delivery: Delivery, target: Target) -> client.ClientError | None:
+    """Fetch what the run left, and its log, to BUNDLE.output, in place of an earlier run's; give why it did not come.
+
+    The folder is replaced only when all has come.
+    """
+    folder, partial = delivery.beside(".output"), delivery.beside(".output.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    answer = client.ask(target.fetch_output(partial), delivery.timeout_s, show=True)
+    if answer.code != 0 or not partial.is_dir():
+        return answer.error("the kernel's output did not come")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    return None
+
+
+def take_output(delivery: Delivery, target: Target, record: Record) -> Record:
+    """Fetch what the run left to BUNDLE.output, and judge its submission.zip."""
+    folder = delivery.beside(".output")
+    path = folder / "submission.zip"
+    here = record.output_sha256 and path.is_file() and sha256(path) == record.output_sha256
+    if not here and (lost := fetch_output(delivery, target)):
+        raise lost
+    try:
+        check_origin(folder, record.manifest_sha256)
+        check_verdict(folder)
+        check_stray(folder)
+        masks = check_submission(path)
+    except zipfile.BadZipFile as error:
+        raise DeliveryError(f"{path} came damaged: {error}. Run publish again: it fetches the output again.") from error
+    except DeliveryError:
+        replace(record, kernel_version=None).write(delivery)
+        raise
+    say(f"output {folder}: submission.zip with {masks} mask{'s' * (masks != 1)}")
+    return replace(record, output_sha256=sha256(path)).write(delivery)
+
+
+def publish(delivery: Delivery) -> None:
+    """The whole way. Raises TargetError, ManifestError, DeliveryError or ClientError, each saying what to do."""
+    target = read_target(delivery.root / "kernel-metadata.json", delivery.public)
+    check_rehearsed(delivery)
+    check_whole(delivery)
+    say(f"bundle {delivery.bundle}: verified and rehearsed, {message(delivery)}")
+    record = send_dataset(delivery, target, Record.read(delivery, target))
+    with staged(delivery) as folder:
+        record = send_kernel(delivery, target, record, folder)
+    record = take_output(delivery, target, record)
+    if delivery.submit or record.submitted:
+        board.submit(delivery, target, record)
+    else:
+        say(f"Nothing was submitted. --submit submits version {record.kernel_version}: one of today's submissions.")
+
+
+def show_plan(delivery: Delivery) -> None:
+    """Print every command and file of a publish; runs nothing, writes nothing. Refuses what a publish would refuse."""
+    target = read_target(delivery.root / "kernel-metadata.json", delivery.public)
+    check_rehearsed(delivery)
+    say(f"Dry run: nothing is run or written. STAGED is a temporary folder beside {delivery.bundle},")
+    say("one for the dataset, then another for the kernel.")
+    say(f"  python {CODE_FILE} --verify {shlex.quote(str(delivery.bundle))}")
+    upload.show_plan(target, delivery.files(), message(delivery))
+    for name in ("kernel-metadata.json", CODE_FILE):
+        say(f"  STAGED/{name}: {(delivery.root / name).stat().st_size} bytes")
+    upload.show(target.push_kernel(Path("STAGED")))
+    upload.show(target.ask_kernel(), "until COMPLETE")
+    upload.show(target.fetch_output(delivery.beside(".output.partial")), f"kept as {delivery.beside('.output').name}")
+    upload.show(target.list_submissions(), "" if delivery.submit else "this and what follows only with --submit")
+    upload.show(target.ask_limits(), "if it is not on the board yet, else skipped")
+    upload.show(target.submit("VERSION", board.words(delivery, target, "VERSION")), "if one is left, else skipped")
+    upload.show(target.list_submissions(), "until scored")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `python -m surface_package publish` takes."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", nargs="?", help="a rehearsed bundle")
+    training.add_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print every command and file, run nothing")
+    parser.add_argument("--public", action="store_true", help="let everybody see dataset and kernel")
+    parser.add_argument("--submit", action="store_true", help="spend a submission on the checked run, show its score")
+    parser.add_argument("--timeout-s", type=float, default=3600, metavar="S", help="longest wait for one step [3600]")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Publish, or show how: 0 done, 1 with a sentence on stderr that says what happened and what to do."""
+    try:
+        if arguments.checkpoints or arguments.training:
+            training.run(arguments)
+            return 0
+        if arguments.bundle is None or arguments.fold:
+            raise DeliveryError("Give a BUNDLE, or --checkpoints RUN, or --training FILE.toml --fold K.")
+        bundle = arguments.bundle.resolve()
+        delivery = Delivery(bundle, public=arguments.public, submit=arguments.submit, timeout_s=arguments.timeout_s)
+        (show_plan if arguments.dry_run else publish)(delivery)
+    except (TargetError, ManifestError, DeliveryError, client.ClientError) as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "publish: interrupted. Run publish again to go on; what runs on Kaggle goes on by itself.", file=sys.stderr
+        )
+        return 130
+    return 0

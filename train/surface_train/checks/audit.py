@@ -1,0 +1,216 @@
+"""Is a prediction alive? Foreground share, spread, and a verdict, for masks, probabilities and weights on disk."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from surface_kernel import probability
+from surface_kernel.networks import weights
+from surface_kernel.volumes import volume
+from surface_kernel.volumes.intensity import Intensity
+from surface_train.checks.sentinel import Spread, passed
+from surface_train.data.cases import UNLABELLED
+from surface_train.settings import Sentinel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from surface_kernel.inference.engine import Engine
+
+THRESHOLD = 0.5  # at which probabilities on disk are counted as foreground
+_LIMITS = Sentinel()
+_VOLUMES = 2  # of the data, that weights predict
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm: tensors that are not learnt
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a file holds, and whether that can be a prediction."""
+
+    text: str
+    sound: bool
+
+
+def audit(path: Path, data: Path | None = None, device: str | None = None) -> Audit:
+    """Look at a mask or label (.tif), a mask or probabilities (.npy) or weights (.safetensors).
+
+    data: a competition's folder, a folder of .tif or one .tif, of which weights predict up to two volumes; device: on
+    what, by the kernel's names. Volumes are held one at a time, probabilities a slab at a time. Raises ValueError for
+    anything else, and what the kernel raises.
+    """
+    if path.suffix in (".tif", ".tiff"):
+        return _integers(path, volume.read(path))
+    if path.suffix == ".npy":
+        return _array(path)
+    if path.suffix == ".safetensors":
+        return _weights(path, data, device)
+    raise ValueError(f"{path}: found {path.suffix or 'no ending'}, wanted .tif, .npy or .safetensors")
+
+
+# --- masks and labels
+
+
+def _integers(path: Path, voxels: npt.NDArray[Any]) -> Audit:
+    """Judge a mask, {0, 1}, by its share, and a label, {0, 1, 2}, by its share of 1 among the labelled voxels."""
+    counts = np.zeros(256, np.int64)
+    for page in voxels:
+        counts += np.bincount(page.reshape(-1), minlength=256)
+    text = f"{path}: shape {voxels.shape}, {_moments_of(counts)}, "
+    present = np.flatnonzero(counts)
+    if present[-1] > UNLABELLED:
+        others = present[present > 1]
+        named = ", ".join(map(str, others[:3])) + (", …" if len(others) > 3 else "")
+        return Audit(f"{text}NO MASK: found values {named} beside 0 and 1, wanted none", False)
+    share = _share(counts[1], counts[:2].sum())
+    if present[-1] == UNLABELLED:
+        zero, one, two = counts[:3] / counts.sum()
+        text += f"a label: 0 {zero:.2%}, 1 {one:.2%}, 2 (unlabelled) {two:.2%}; with 2 as surface {one + two:.2%}; "
+        text += f"surface among the labelled {share:.2%}"
+    else:
+        text += f"foreground {share:.2%}"
+    odd = passed(_LIMITS, share)
+    return Audit(f"{text}: {f'UNIFORM: found {odd}' if odd else 'sound'}", not odd)
+
+
+def _moments_of(counts: npt.NDArray[np.int64]) -> str:
+    grey = np.arange(256)
+    mean = float((counts * grey).sum() / counts.sum())
+    deviation = math.sqrt((counts * (grey - mean) ** 2).sum() / counts.sum())
+    present = np.flatnonzero(counts)
+    return f"min {present[0]}, max {present[-1]}, mean {mean:.3f}, std {deviation:.3f}"
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole else 0.0
+
+
+# --- probabilities
+
+
+def _array(path: Path) -> Audit:
+    try:
+        values = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: found no array ({error}), wanted probabilities or a mask, (z, y, x)") from error
+    whole = values.dtype.kind in "biu"
+    if values.ndim != 3 or not values.size or not (whole or values.dtype.kind == "f"):
+        raise ValueError(f"{path}: found {values.dtype} {values.shape}, wanted probabilities or a mask, (z, y, x)")
+    low, high = values.min(), values.max()  # NaN where there is one
+    if whole:
+        if low < 0 or high > 255:
+            raise ValueError(f"{path}: found values from {low} to {high}, wanted a mask of 0 and 1")
+        return _integers(path, values)
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"{path}: found values from {low:.3g} to {high:.3g}, wanted probabilities from 0 to 1")
+    spread = Spread(THRESHOLD, _LIMITS)
+    for page in values:
+        spread.add(page)
+    return Audit(f"{path}: shape {values.shape}, {spread.text}: {spread.fault or 'sound'}", not spread.fault)
+
+
+# --- weights
+
+
+def _weights(path: Path, data: Path | None, device: str | None) -> Audit:
+    metadata, tensors = weights.load(path)
+    learnt = sum(tensor.numel() for name, tensor in tensors.items() if name.rpartition(".")[2] not in _STATISTICS)
+    lines = [f"{path}: {learnt:,} parameters in {len(tensors)} tensors", *_described(metadata)]
+    broken = _not_finite(tensors)
+    if broken:
+        lines.append(f"  BROKEN: {len(broken)} tensors are not finite, {broken[0]} first")
+    else:
+        lines.append("  every number is finite")
+    sound = not broken
+    if sound and data is not None:
+        for made in _predictions(path, _chosen(data), device):
+            lines.append("  " + made.text)
+            sound = sound and made.sound
+    lines.append(f"{path}: {'sound' if sound else 'BROKEN' if broken else 'NOT SOUND'}")
+    return Audit("\n".join(lines), sound)
+
+
+def _not_finite(tensors: Mapping[str, "Tensor"]) -> list[str]:
+    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+
+
+def _described(metadata: weights.Metadata) -> Iterable[str]:
+    """Give the metadata as lines, one an entry; of provenance too, as they are the run's own."""
+    yield "  architecture: " + ", ".join(map(str, metadata.architecture.to_mapping().values()))
+    yield "  intensity: " + ", ".join(f"{name} {value}" for name, value in metadata.intensity.to_mapping().items())
+    yield f"  tile: {' × '.join(map(str, metadata.tile_zyx))}, overlap {metadata.overlap:g}"
+    yield f"  threshold: {metadata.threshold:g}"
+    for name, value in metadata.provenance.items():
+        if isinstance(value, Mapping):
+            yield f"  {name}: " + ", ".join(f"{inner} {number}" for inner, number in value.items())
+        else:
+            yield f"  {name}: {value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _chosen(data: Path) -> list[Path]:
+    """Give the volumes to predict: a file itself, else up to two of a folder, far apart in the names' order."""
+    if data.is_file():
+        return [data]
+    folders = [folder for folder in (data / "train_images", data / "test_images", data) if folder.is_dir()]
+    found = sorted(path for path in folders[0].iterdir() if path.suffix in (".tif", ".tiff")) if folders else []
+    if not found:
+        raise ValueError(f"{data}: found no .tif, wanted a volume or a folder with some, or with train_images")
+    return found[:: max(1, math.ceil(len(found) / _VOLUMES))][:_VOLUMES]
+
+
+def _predictions(path: Path, images: Iterable[Path], device: str | None) -> Iterable[Audit]:
+    from surface_kernel.inference.engine import Engine
+    from surface_kernel.inference.predict import PredictionError
+    from surface_kernel.inference.settings import Settings
+
+    engine = Engine.load([path], Settings(dust_voxels=0), device)
+    for image in images:
+        try:
+            yield _prediction(engine, image)
+        except PredictionError as error:
+            yield Audit(f"{image}: BROKEN: {error}", False)
+
+
+def _prediction(engine: "Engine", image: Path) -> Audit:
+    """Predict a volume; over its labelled voxels where there is a label, as the score has it, else over all."""
+    grey = volume.read(image)
+    label = _label_of(image, grey.shape)
+    spread = Spread(engine.threshold, _LIMITS)
+    for start_z, slab in engine.logits(grey):
+        probabilities = probability.probabilities(slab)
+        if label is not None:
+            probabilities = probabilities[label[start_z : start_z + len(slab)] != UNLABELLED]
+        spread.add(probabilities)
+    text = f"{image}: fed {_fed(engine.told[0].intensity, grey)}; probabilities: {spread.text}"
+    if label is not None:
+        counts = np.bincount(label.reshape(-1), minlength=3)
+        text += f" of the labelled voxels, truth {_share(counts[1], counts[:2].sum()):.2%}"
+    return Audit(f"{text}, threshold {engine.threshold:g}: {spread.fault or 'sound'}", not spread.fault)
+
+
+def _label_of(image: Path, shape_zyx: tuple[int, ...]) -> volume.Volume | None:
+    """Read the label of the same name in the folder beside, as train_labels is to train_images; None without one."""
+    folder = image.parent
+    path = folder.with_name(folder.name.replace("images", "labels")) / image.name
+    if path == image or not path.is_file():
+        return None
+    label = volume.read(path)
+    if label.shape != shape_zyx or label.max() > UNLABELLED:
+        found = f"a label of {label.shape} with values up to {label.max()}"
+        raise ValueError(f"{path}: found {found}, wanted {shape_zyx} with 0, 1 and 2")
+    return label
+
+
+def _fed(intensity: Intensity, grey: volume.Volume) -> str:
+    """Say what the network is given for a volume's scanned voxels."""
+    counts = np.bincount(grey.reshape(-1), minlength=256)
+    counts[0] = 0
+    table, total = intensity.table(grey).astype(np.float64), max(int(counts.sum()), 1)
+    mean = float((counts * table).sum() / total)
+    deviation = math.sqrt((counts * (table - mean) ** 2).sum() / total)
+    return f"mean {mean:.2f}, std {deviation:.2f}"

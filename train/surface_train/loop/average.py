@@ -1,0 +1,64 @@
+"""Averaged weights: the plain mean of states (SWA, Izmailov et al. 2018), or an exponential one (EMA)."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from surface_kernel.networks.device import Device
+
+State = dict[str, Tensor]
+
+
+class Average:
+    """A running mean of network states, in float32 on the network's own device. Empty until the first `add`.
+
+    decay: None for the plain mean; else the share of the mean that stays at each `add`. Of the first states fewer
+    than 1 / (1 − decay) an exponential mean is a plain one too, so that it does not lean on where it began.
+    """
+
+    def __init__(self, decay: float | None = None, mean: Mapping[str, Tensor] | None = None, count: int = 0) -> None:
+        self.decay = decay
+        self.mean: State = dict(mean or {})
+        self.count = count
+
+    def add(self, state: Mapping[str, Tensor]) -> None:
+        """Take one more state into the mean. Whole numbers, such as BatchNorm's step count, are taken as they are."""
+        self.count += 1
+        share = 1 / self.count if self.decay is None else max(1 / self.count, 1 - self.decay)
+        for name, tensor in state.items():
+            latest = tensor.detach()
+            if self.count == 1 or not latest.is_floating_point():
+                self.mean[name] = latest.clone()
+            else:
+                self.mean[name].lerp_(latest.float(), share)
+
+
+def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: Device) -> None:
+    """Measure the BatchNorm statistics of averaged weights anew, as a plain mean over the batches.
+
+    images: float32 (batch, 1, z, y, x). They run in the precision that the weights will be used in, which torch's own
+    `update_bn` does not do, and without dropout, as they will be used too. A network without BatchNorm is left as is.
+    """
+    layers = batchnorms(network)
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    was_training = network.training
+    network.eval()
+    for layer in layers:
+        layer.train()
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative mean instead of a moving one
+    with torch.no_grad(), device.autocast():
+        for batch in images:
+            network(batch.to(device.name))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.train(was_training)
+
+
+def batchnorms(network: nn.Module) -> list[_BatchNorm]:
+    """Give a network's BatchNorm layers."""
+    return [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]

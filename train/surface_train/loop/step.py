@@ -1,0 +1,154 @@
+"""One step of a training: batches in, weights moved. Precision, gradient accumulation and several GPUs live here."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from surface_kernel.networks.device import Device
+from surface_kernel.networks.network import supervise_deeply
+from surface_train.data.patches import Batch
+from surface_train.data.truth import Truth
+from surface_train.distributed import Group
+from surface_train.losses import loss
+from surface_train.settings import Optimiser, Settings
+
+
+class PrecisionError(ValueError):
+    """A precision or a way to train that this device does not have."""
+
+
+def precise(device: Device, optimiser: Optimiser) -> Device:
+    """Give the device with the precision to train in. Raises PrecisionError.
+
+    A GPU trains in bfloat16 where it has units for it (since Ampere), which needs no loss scaling; else in float16.
+    """
+    cuda, wanted = device.name.startswith("cuda"), optimiser.precision
+    has_bfloat16 = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "auto":
+        return replace(device, dtype="bfloat16") if cuda and has_bfloat16 else device
+    if wanted == "float16" and not cuda:
+        raise PrecisionError('optimiser.precision: found "float16" on a CPU, wanted "bfloat16", "float32" or "auto"')
+    if wanted == "bfloat16" and not has_bfloat16:
+        raise PrecisionError(f'optimiser.precision: found "bfloat16", wanted "float16", which {device.name} is fast in')
+    return replace(device, dtype=wanted)
+
+
+class Stepper:
+    """A network on its device, with what moves its weights.
+
+    `network` is the plain module, for states and validation; what steps run through is wrapped where settings ask.
+    """
+
+    def __init__(self, network: nn.Module, settings: Settings, device: Device, group: Group) -> None:
+        self.settings, self.device, self.group = settings, device, group
+        if settings.optimiser.sync_batchnorm:
+            if not device.name.startswith("cuda"):
+                raise PrecisionError('optimiser.sync_batchnorm: found a CPU, wanted GPUs, or norm = "instance"')
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        self.network = device.place(network)
+        self.optimiser = _optimiser(self.network, settings.optimiser)
+        # A scaler keeps float16's small gradients from becoming 0; the other precisions reach as far as float32.
+        self.scaler = torch.amp.GradScaler(device.name.split(":")[0], enabled=device.dtype == "float16")
+        compiled = settings.optimiser.compile
+        running = cast(nn.Module, torch.compile(self.network)) if compiled else self.network
+        self._parallel = _parallel(running, settings, device) if group.size > 1 else None
+        self._running = self._parallel or running
+
+    def step(self, batches: Sequence[Batch], rate: float) -> dict[str, Tensor]:
+        """Move the weights by the mean gradient of some batches, at a learning rate.
+
+        Give the means over the batches of "loss", of every term that has a weight, and of "variance_of_p", the
+        probabilities' raw variance: float32, on the device. Raises RuntimeError when the gradient is not finite,
+        unless a scaler deals with it.
+        """
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = rate
+        self.network.train()
+        self._deepen(True)
+        self.optimiser.zero_grad(set_to_none=True)
+        seen: list[dict[str, Tensor]] = []
+        for position, batch in enumerate(batches):
+            # Gradients are summed over the processes once, with the last batch.
+            alone = self._parallel is not None and position < len(batches) - 1
+            with self._parallel.no_sync() if self._parallel and alone else nullcontext():
+                seen.append(self._backward(batch, 1 / len(batches)))
+        self._deepen(False)
+        means = {name: torch.stack([row[name] for row in seen]).mean() for name in seen[0]}
+        self._move(means["loss"])
+        return means
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """Give what `step` would of one batch, with the network in evaluation mode and nothing moved."""
+        self.network.eval()
+        with torch.no_grad(), self.device.autocast():
+            logits = self.network(self._images(batch))
+        return self._described(logits, self._truth(batch))[1]
+
+    def _deepen(self, on: bool) -> None:
+        if self.settings.network.deep:
+            supervise_deeply(self.network, on)
+
+    def _backward(self, batch: Batch, share: float) -> dict[str, Tensor]:
+        truth = self._truth(batch)
+        with self.device.autocast():
+            outputs = self._running(self._images(batch))
+        value, described = self._described(outputs, truth)
+        self.scaler.scale(value * share).backward()  # type: ignore[no-untyped-call]
+        return described
+
+    def _described(self, outputs: Tensor | Sequence[Tensor], truth: Truth) -> tuple[Tensor, dict[str, Tensor]]:
+        weights = self.settings.loss
+        if isinstance(outputs, Tensor):
+            logits = outputs
+            value, parts = loss.total(logits, truth, weights)
+        else:
+            logits = outputs[0]
+            value, parts = loss.deep_total(outputs, truth, weights)
+        with torch.no_grad():
+            spread = loss.probability_variance(logits[:, 0].float(), truth).mean()
+        return value, {"loss": value.detach(), **parts, "variance_of_p": spread}
+
+    def _move(self, value: Tensor) -> None:
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.optimiser.clip_norm)
+        # A scaler skips a step whose gradient is not finite; without one such a step would spoil the weights for good.
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            found = f"a loss of {value.item()} with a gradient of norm {norm.item()}"
+            raise RuntimeError(f"found {found}, wanted finite ones: lower the learning rate")
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+
+    def _images(self, batch: Batch) -> Tensor:
+        return self._moved(torch.from_numpy(batch.images))[:, None]
+
+    def _truth(self, batch: Batch) -> Truth:
+        labels = self._moved(torch.from_numpy(batch.labels))
+        distances = None if batch.distances is None else self._moved(torch.from_numpy(batch.distances))
+        skeletons = None if batch.skeletons is None else self._moved(torch.from_numpy(batch.skeletons))
+        return Truth(labels, distances, skeletons, self.settings.loss.cldice_iterations)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        if self.device.name.startswith("cuda"):
+            return tensor.pin_memory().to(self.device.name, non_blocking=True)
+        return tensor
+
+
+def _optimiser(network: nn.Module, chosen: Optimiser) -> torch.optim.Optimizer:
+    parameters, rate, decay = network.parameters(), chosen.learning_rate, chosen.weight_decay
+    if chosen.kind == "sgd":
+        nesterov = chosen.momentum > 0
+        return torch.optim.SGD(parameters, rate, chosen.momentum, weight_decay=decay, nesterov=nesterov)
+    return torch.optim.AdamW(parameters, rate, weight_decay=decay)
+
+
+def _parallel(network: nn.Module, settings: Settings, device: Device) -> DistributedDataParallel:
+    name, _, index = device.name.partition(":")
+    # EfficientNets keep a head of their own that no decoder asks for: its gradients never come.
+    idle = settings.network.encoder.startswith("efficientnet")
+    places = [int(index or 0)] if name == "cuda" else None
+    return DistributedDataParallel(network, places, find_unused_parameters=idle)
