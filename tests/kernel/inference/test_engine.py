@@ -20,7 +20,7 @@ from surface_kernel.networks.network import NetworkError
 from surface_kernel.networks.weights import Metadata, WeightsError
 from surface_kernel.volumes.intensity import Intensity
 
-CPU = Device("cpu", "float32", batch=2, threads=1)
+CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
 NOTHING = Cost(1, 1, 1)
 TOLD = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), (32, 32, 32))
 TILE = SimpleNamespace(intensity=Intensity(), tile_zyx=(3, 4, 5), overlap=0.5, threshold=0.5)
