@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from broken_disk import BrokenDisk
+from masks import mask_settings
 from torch import nn
 
 from surface_kernel.inference.engine import Engine
@@ -23,7 +24,7 @@ from surface_kernel.networks.weights import Metadata
 from surface_kernel.volumes.intensity import Intensity
 
 TOLD = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), (32, 32, 32), overlap=0.25)
-DUSTY = Settings(threshold=0.5, dust_voxels=0)
+DUSTY = Settings(mask=mask_settings(threshold=0.5))
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1, layout="contiguous")
 
 

@@ -6,6 +6,7 @@ import random
 import numpy as np
 from engines import LoadMarked
 from malformed import corpus
+from masks import mask_settings
 from scenes import noise
 from worlds import World, masks_in
 
@@ -19,7 +20,9 @@ GOOD = {f"good_{seed}": noise((20, 30, 30), seed) for seed in range(3)}
 
 
 def test_bad_volumes_hurt_nobody(tmp_path, weights_once, quiet_logging, monkeypatch, long, tally):
-    monkeypatch.setattr(story, "LoadEngine", lambda files, settings: LoadMarked(settings=Settings(dust_voxels=0)))
+    monkeypatch.setattr(
+        story, "LoadEngine", lambda files, settings: LoadMarked(settings=Settings(mask=mask_settings()))
+    )
     monkeypatch.setattr(story, "USUAL_SHAPE_ZYX", GUESS)
     world = World.make(tmp_path, GOOD, [weights_once])
     images = world.competition / "test_images"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from engines import CPU, DUSTY, TOLD, LoadShort, Short
+from masks import mask_settings
 from scenes import noise
 from torch import nn
 from worlds import World, masks_in
@@ -14,7 +15,7 @@ from surface_kernel.inference.settings import Settings
 from surface_kernel.networks.cost import Cost
 
 VIEWS = ("none", "x")
-SETTINGS = Settings(views=VIEWS, dust_voxels=0)
+SETTINGS = Settings(views=VIEWS, mask=mask_settings())
 TOLERANCE = 2e-4  # of logits of about ±10, run in other batches or on the CPU in float32
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from broken_disk import KINDS, BrokenDisk
 from engines import LoadMarked, LoadOnBrokenDisk
+from masks import mask_settings
 from scenes import ROOT, names_in, noise
 from worlds import World, masks_in
 
@@ -19,7 +20,7 @@ from surface_kernel.inference.settings import Settings
 from surface_kernel.runs.ledger import Kept, Record
 
 VIEWS = ("none", "x")
-SETTINGS = Settings(views=VIEWS, dust_voxels=0)
+SETTINGS = Settings(views=VIEWS, mask=mask_settings())
 IMAGES = {"a": noise((20, 30, 30), 1), "b": noise((20, 30, 30), 2)}
 NEVER = 10**9
 
@@ -137,12 +138,13 @@ def test_a_disk_that_is_and_stays_full(world, wanted, quiet_logging, monkeypatch
 FULL = """
 import sys
 from engines import LoadMarked
+from masks import mask_settings
 from surface_kernel import __main__ as story
 from surface_kernel.runs import plan
 from surface_kernel.inference.settings import Settings
 plan._SPARE_BYTES = 0  # the guard that keeps a run off the last of a disk
 plan._DISK_SHARE = 1.0
-story.LoadEngine = lambda files, settings: LoadMarked(settings=Settings(views=("none", "x"), dust_voxels=0))
+story.LoadEngine = lambda files, settings: LoadMarked(settings=Settings(views=("none", "x"), mask=mask_settings()))
 if __name__ == "__main__":
     sys.exit(story.main(sys.argv[1:]))
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from masks import mask_settings
 from scenes import noise
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ def test_a_gpu_agrees_with_the_cpu(weights_file: Path) -> None:
 
 def test_a_gpu_is_tested_and_predicts_the_same_mask_twice(weights_file: Path) -> None:
     volume, masks = noise((70, 65, 66)), []
-    with Engine.load([weights_file], Settings(dust_voxels=0), device_name="cuda") as engine:
+    with Engine.load([weights_file], Settings(mask=mask_settings()), device_name="cuda") as engine:
         trials = engine.tune(volume)
         assert engine.device.name == "cuda"
         assert {trial.device.dtype for trial in trials} >= {"float32", "float16"}

@@ -15,6 +15,7 @@ from surface_kernel.inference.sharing import Share
 from surface_kernel.inference.tiles import Grid, Index, Shape
 from surface_kernel.networks.device import Device
 from surface_kernel.volumes.intensity import Table
+from surface_kernel.volumes.scanned import any_scanned
 from surface_kernel.volumes.volume import forget_planes
 
 Bytes = npt.NDArray[np.uint8]
@@ -28,7 +29,7 @@ class TileBatch:
     tiles: list[Index]
     """The tiles, in the grid's order."""
     empty: list[Index]
-    """Tiles of zeros that come before or among them, which are not run."""
+    """Tiles without a scanned voxel that come before or among them, which are not run."""
     corners: list[Shape]
     """The first voxel of every tile."""
     inputs: list[Tensor]
@@ -52,6 +53,7 @@ class TileCutter:
         device: Device,
         buffers: Buffers,
         share: Share,
+        scanned: Bytes | None = None,
     ) -> None:
         """Take what is cut and for whom.
 
@@ -63,8 +65,10 @@ class TileCutter:
             device: on a GPU the grey values are sent, which are fewer bytes, and looked up there.
             buffers: where inputs come from.
             share: shares the copying out over threads.
+            scanned: `volumes.scanned.scanned_bits` of the volume: tiles without any scanned voxel are empty. None:
+                every tile is cut.
         """
-        self._volume, self._grid, self._batch = volume, grid, batch
+        self._volume, self._grid, self._batch, self._scanned = volume, grid, batch, scanned
         self._buffers, self._share = buffers, share
         self._tables: Sequence[npt.NDArray[Any]] = [_GREYS] if device.is_gpu else tables
         self._dtype = torch.uint8 if device.is_gpu else torch.float32
@@ -99,7 +103,7 @@ class TileCutter:
         self._share(work, len(corners) * depth)
 
     def _grouped(self) -> Iterator[tuple[list[Index], list[Index]]]:
-        """Yield the tiles of every batch, and those of zeros that lie before or among them.
+        """Yield the tiles of every batch, and the empty ones that lie before or among them.
 
         A batch spans two layers at most: a third would need room that the first's planes still hold.
         """
@@ -112,20 +116,12 @@ class TileCutter:
                 tiles, empty = [], []
             if index[1:] == (0, 0):
                 forget_planes(self._volume, z)
-            (tiles if scanned(self._volume, z, y, x, *self._grid.tile_zyx) else empty).append(index)
+            (tiles if self._is_scanned((z, y, x)) else empty).append(index)
         yield tiles, empty
 
-
-@numba.njit(nogil=True, cache=True)
-def scanned(volume: Bytes, z: int, y: int, x: int, tile_z: int, tile_y: int, tile_x: int) -> bool:
-    """Whether the box of a tile holds anything but zeros. It may reach beyond the volume's far ends."""
-    for dz in range(z, min(z + tile_z, volume.shape[0])):
-        for dy in range(y, min(y + tile_y, volume.shape[1])):
-            row = volume[dz, dy]
-            for dx in range(x, min(x + tile_x, volume.shape[2])):
-                if row[dx]:
-                    return True
-    return False
+    def _is_scanned(self, corner: Shape) -> bool:
+        z, y, x = corner
+        return self._scanned is None or any_scanned(self._scanned, z, y, x, *self._grid.tile_zyx)
 
 
 @numba.njit(nogil=True, cache=True)

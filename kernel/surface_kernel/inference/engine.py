@@ -32,6 +32,7 @@ from surface_kernel.networks.placing import choose, place_copy, share_threads, w
 from surface_kernel.networks.weights import Metadata, WeightsError
 from surface_kernel.probability import logit
 from surface_kernel.volumes.intensity import Intensity, Table
+from surface_kernel.volumes.scanned import scanned_bits
 from surface_kernel.volumes.volume import forget_planes
 
 LARGEST_KEPT_SHARE = 0.6  # of the machine's memory, for the logits of tiles that wait to be blended
@@ -67,7 +68,9 @@ class Engine:
     ) -> None:
         """Take networks in float32 on the CPU, and what their weights files say; all have one tile and overlap."""
         self.networks, self.metadata, self.settings, self.cost = list(networks), list(metadata), settings, cost
-        self.threshold = metadata[0].threshold if settings.threshold is None else settings.threshold
+        own = settings.mask.threshold
+        self.mask = settings.mask.with_threshold(metadata[0].threshold if own is None else own)
+        """How masks are made, the threshold in it."""
         self.stages: list[tuple[Pass, ...]] = [
             tuple((member, View.parse(view)) for member, view in stage) for stage in settings.stages(len(networks))
         ]
@@ -131,6 +134,12 @@ class Engine:
             predictor.close()
 
     @property
+    def threshold(self) -> float:
+        """The probability above which a voxel is surface."""
+        assert self.mask.threshold is not None  # it was taken from the weights where the settings leave it to them
+        return self.mask.threshold
+
+    @property
     def intensities(self) -> list[Intensity]:
         """Every member's treatment of grey values."""
         return [metadata.intensity for metadata in self.metadata]
@@ -189,14 +198,25 @@ class Engine:
             most_kept_bytes=device.kept_bytes,
         )
 
+    def scanned(self, volume: Volume) -> Volume | None:
+        """Return which voxels of a volume were scanned, where the settings ask for it: `scanned_bits`; else None."""
+        return scanned_bits(volume) if self.mask.clear_unscanned else None
+
     def logits(
-        self, volume: Volume, on_tiles: Callable[[int], object] = lambda count: None
+        self,
+        volume: Volume,
+        *,
+        scanned: Volume | None = None,
+        on_tiles: Callable[[int], object] = lambda count: None,
     ) -> Iterator[tuple[int, Logits]]:
-        """Yield (first z, float32 logits (z, y, x)) slabs: the mean over all members and views."""
+        """Yield (first z, float32 logits (z, y, x)) slabs: the mean over all members and views.
+
+        Where `scanned` is given, as `scanned` returned it, voxels that were not have the logit UNSCANNED_LOGIT.
+        """
         passes = [each for stage in self.stages for each in stage]
         with self._lane() as predictor:
             grid = self.grid(volume.shape)
-            yield from predictor.slabs(volume, grid=grid, passes=passes, on_tiles=on_tiles)
+            yield from predictor.slabs(volume, grid=grid, passes=passes, on_tiles=on_tiles, scanned=scanned)
 
     def predict(
         self,
@@ -205,9 +225,12 @@ class Engine:
         mask: npt.NDArray[np.uint8] | None = None,
         sums: Logits | None = None,
         stages: Sequence[int] | None = None,
+        scanned: Volume | None = None,
         on_tiles: Callable[[int], object] = lambda count: None,
     ) -> ProbabilityStatistics:
-        """Run some stages on a volume, and fill its mask and the sums of its logits.
+        """Run some stages on a volume, and fill its mask, as far as the threshold, and the sums of its logits.
+
+        `postprocess.mask.finish_mask` makes the final mask of it.
 
         Where memory does not suffice for the planned tiles, not even one at a time and on the CPU, the volume is begun
         again with smaller ones.
@@ -219,6 +242,7 @@ class Engine:
             sums: float32 (z, y, x), the sums of logits; where the first stage is not 0 it holds what the earlier ones
                 left. None: not wanted.
             stages: consecutive; None: all.
+            scanned: as `scanned` returned it: tiles without a scanned voxel are not run. None: all are.
             on_tiles: called with how many tiles are done.
 
         Raises:
@@ -238,7 +262,7 @@ class Engine:
         while True:
             try:
                 for stage in range(first, stages[-1] + 1):
-                    target = _Target(stage=stage, mask=mask, sums=sums)
+                    target = _Target(stage=stage, mask=mask, sums=sums, scanned=scanned)
                     with self._lane() as predictor:
                         moments = self._stage(
                             predictor, volume, grid=grid, tables=tables, target=target, on_tiles=on_tiles
@@ -290,7 +314,13 @@ class Engine:
             return moments
 
         made = predictor.run(
-            volume, grid=grid, passes=self.stages[target.stage], finish=finish, on_tiles=on_tiles, tables=tables
+            volume,
+            grid=grid,
+            passes=self.stages[target.stage],
+            finish=finish,
+            on_tiles=on_tiles,
+            tables=tables,
+            scanned=target.scanned,
         )
         moments: npt.NDArray[np.float64] = np.sum(list(made), axis=0)
         return moments
@@ -298,11 +328,12 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class _Target:
-    """What a stage fills."""
+    """What a stage fills, and where it need not look."""
 
     stage: int
     mask: npt.NDArray[np.uint8] | None
     sums: Logits | None
+    scanned: Volume | None
 
 
 def _check_memory(grid: Grid) -> None:

@@ -29,6 +29,7 @@ from surface_kernel.inference.views import UNTURNED, parse_all
 from surface_kernel.networks.device import Device
 from surface_kernel.networks.placing import set_current
 from surface_kernel.volumes.intensity import Table
+from surface_kernel.volumes.scanned import fill_unscanned
 
 Volume = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -81,6 +82,7 @@ class Predictor:
         finish: Callable[[Slab], Made],
         on_tiles: Callable[[int], object] = lambda count: None,
         tables: Sequence[Table] | None = None,
+        scanned: Volume | None = None,
     ) -> Iterator[Made]:
         """Predict a volume; yield what `finish` makes of one slab after the other, which make up the whole.
 
@@ -90,9 +92,10 @@ class Predictor:
             passes: their logits are summed.
             finish: called in a thread of its own, one slab at a time; what it is given is good only until it returns.
                 Where logits had to be repeated it is called again, to go on with the same arrays.
-            on_tiles: called with how many tiles are done, those included that hold nothing but zeros: they are not
-                run.
+            on_tiles: called with how many tiles are done, those included that were not run.
             tables: what `tables` returned for this volume, if it was asked before.
+            scanned: `volumes.scanned.scanned_bits` of the volume: tiles without any scanned voxel are not run, and
+                what lies under no other gets UNSCANNED_LOGIT. None: all are run.
 
         Raises:
             PredictionError: when logits are not finite, in float32 neither.
@@ -115,6 +118,7 @@ class Predictor:
             device=self.device,
             buffers=self.buffers,
             share=self.share,
+            scanned=scanned,
         )
         forward = Forward(self.ensemble, passes=passes, tables=tables, batch=batch, report=self.incidents.append)
         yield from _VolumeRun(self, cutter=cutter, forward=forward, grid=grid, finish=finish, on_tiles=on_tiles).made()
@@ -130,16 +134,23 @@ class Predictor:
         grid: Grid,
         passes: Sequence[Pass],
         on_tiles: Callable[[int], object] = lambda count: None,
+        scanned: Volume | None = None,
     ) -> Iterator[tuple[int, Logits]]:
-        """Predict a volume; yield (first z, float32 mean logits (z, y, x)) slabs that are the caller's to keep."""
+        """Predict a volume; yield (first z, float32 mean logits (z, y, x)) slabs that are the caller's to keep.
+
+        Where `scanned` is given, voxels that were not scanned have the logit UNSCANNED_LOGIT.
+        """
         made: dict[int, Logits] = {}
 
         def finish(slab: Slab) -> tuple[int, Logits]:
             sums = made.setdefault(slab.z_start, np.empty(slab.shape_zyx, np.float32))
             slab.blend(sums=sums, share=self.share)
-            return slab.z_start, made.pop(slab.z_start) / np.float32(len(passes))
+            field = made.pop(slab.z_start) / np.float32(len(passes))
+            if scanned is not None:
+                fill_unscanned(field, scanned[slab.z_start : slab.z_end])
+            return slab.z_start, field
 
-        yield from self.run(volume, grid=grid, passes=passes, finish=finish, on_tiles=on_tiles)
+        yield from self.run(volume, grid=grid, passes=passes, finish=finish, on_tiles=on_tiles, scanned=scanned)
 
 
 class _VolumeRun(Generic[Made]):
@@ -272,11 +283,12 @@ def slabs(
     device: Device,
     views: Sequence[str] = (UNTURNED,),
     on_tiles: Callable[[int], object] = lambda count: None,
+    scanned: Volume | None = None,
 ) -> Iterator[tuple[int, Logits]]:
     """Predict one volume; yield (first z, float32 logits (z, y, x)) slabs that make up the whole.
 
-    The logits are the mean over members and views. The rest is as in `Predictor.run`.
+    The logits are the mean over members and views. The rest is as in `Predictor.slabs`.
     """
     passes = [(member, view) for member in range(len(members)) for view in parse_all(views)]
     with Predictor(members, device) as predictor:
-        yield from predictor.slabs(volume, grid=grid, passes=passes, on_tiles=on_tiles)
+        yield from predictor.slabs(volume, grid=grid, passes=passes, on_tiles=on_tiles, scanned=scanned)

@@ -1,94 +1,89 @@
 """What a bundle's owner decides about prediction, beside what the weights decide for themselves.
 
 People write it as TOML, the bundle carries it as JSON. The weights' metadata rules intensity, tile and architecture;
-this rules views or stages, threshold and dust.
+this rules views or stages, and how a mask is made of logits (`postprocess.mask`).
 """
 
 import json
+import logging
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from surface_kernel.inference.views import UNTURNED, View, ViewError, parse_all
 from surface_kernel.message import shown
+from surface_kernel.postprocess import mask as mask_settings
+from surface_kernel.postprocess.mask import MaskSettings, MaskSettingsError, advice_on_older_entries
 
 Stage = tuple[tuple[int, str], ...]
 FIRST: Stage = ((0, UNTURNED),)  # the shortest way to a mask
-ENTRIES = ("compiled", "dust_voxels", "stages", "threshold", "views")
-DUST_LIMIT_VOXELS = 1 << 40  # more than any volume has
+ENTRIES = ("compiled", "stages", "views", *mask_settings.ENTRIES)
+log = logging.getLogger("surface_kernel")
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be meant; the message names the entry, what was found and what was wanted."""
+    """Settings that cannot be meant; the message names the file and the entry."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How masks are made from the members' logits.
-
-    views: how every member sees a volume, by the names in `views`. The first one must be "none": the
-        plain prediction is part of every mask.
-    threshold: voxels whose probability is above it are surface. None takes the first member's own threshold.
-    dust_voxels: 26-connected components of fewer voxels are dropped. 0 keeps everything.
-    compiled: run the networks through torch.compile. Compiling takes a minute or more a process, once for every shape.
-    staged: instead of views, what is computed in which order: stages of (member, view), the first one FIRST. Files
-        call it `stages` and write a pair as "MEMBER VIEW": stages = [["0 none"], ["1 none"], ["0 x", "1 x"]].
-    """
+    """How masks are made from the members' logits."""
 
     views: tuple[str, ...] = (UNTURNED,)
-    threshold: float | None = None
-    dust_voxels: int = 1000
+    """How every member sees a volume, by the names in `views`. The first one must be "none": the plain prediction is
+    part of every mask."""
+    mask: MaskSettings = field(default_factory=MaskSettings)
+    """How a mask is made of the logits. Files write its entries beside these."""
     compiled: bool = False
+    """Run the networks through torch.compile, which takes a minute or more a process, once for every shape."""
     staged: tuple[Stage, ...] | None = None
+    """Instead of views, what is computed in which order: stages of (member, view), the first one FIRST. Files call it
+    `stages` and write a pair as "MEMBER VIEW": stages = [["0 none"], ["1 none"], ["0 x", "1 x"]]."""
 
     def __post_init__(self) -> None:
         if not self.views or self.views[0] != UNTURNED:
-            raise SettingsError(f'views: found {list(self.views)}, wanted a list that begins with "{UNTURNED}"')
+            raise SettingsError(f'views: expected a list that begins with "{UNTURNED}", got {list(self.views)}')
         try:
             parse_all(self.views)
         except ViewError as error:
             raise SettingsError(f"views: {error}") from error
         if self.staged is not None:
             self._check_stages(self.staged)
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise SettingsError(f"threshold: found {shown(self.threshold)}, wanted a probability between 0 and 1")
-        if not 0 <= self.dust_voxels <= DUST_LIMIT_VOXELS:
-            raise SettingsError(f"dust_voxels: found {shown(self.dust_voxels)}, wanted 0 or more, to 2**40")
 
     def _check_stages(self, staged: tuple[Stage, ...]) -> None:
         if self.views != (UNTURNED,):
-            raise SettingsError(f"views: found {list(self.views)} beside stages, wanted one of the two")
+            raise SettingsError(f"views: {list(self.views)} beside stages; expected one of the two")
         if staged[:1] != (FIRST,):
-            raise SettingsError(f'stages: found {shown(_words(staged[:1]))} first, wanted [["0 {UNTURNED}"]]')
+            raise SettingsError(f'stages: expected ["0 {UNTURNED}"] as the first, got {shown(_words(staged[:1]))}')
         seen: set[tuple[int, View]] = set()
         for number, stage in enumerate(staged):
             if not stage:
-                raise SettingsError(f"stages: found stage {number} empty, wanted a member and a view at least")
+                raise SettingsError(f"stages: expected a member and a view in every stage, got none in stage {number}")
             for member, name in stage:
                 try:
                     pair = member, View.parse(name)
                 except ViewError as error:
                     raise SettingsError(f"stages: {error}") from error
                 if pair in seen:
-                    raise SettingsError(f'stages: found "{member} {name}" a second time, wanted every pair once')
+                    raise SettingsError(f'stages: expected every pair once, got "{member} {name}" a second time')
                 seen.add(pair)
 
     def stages(self, members: int) -> list[Stage]:
-        """Give the stages of an ensemble: lists of (member, view), every pair in one of them.
+        """Return the stages of an ensemble: lists of (member, view), every pair in one of them.
 
         Where none are given: stage 0 is the first member without a view, the next one the other members without, then
-        comes a stage a view, with all members: a mask stands after the shortest of them and gets better with each that
-        follows. Raises SettingsError where the given ones are not of exactly these members.
+        comes a stage a view, with all members: there is a mask after the shortest of them, and it gets better with each
+        that follows. Raises SettingsError where the given ones are not of exactly these members.
         """
         everybody = range(members)
         if self.staged is not None:
             used = {member for stage in self.staged for member, _ in stage}
             if used != set(everybody):
-                found, wanted = ", ".join(map(str, sorted(used))), f"0 to {members - 1}, as there are weights"
-                raise SettingsError(f"stages: found the members {found}, wanted each of {wanted}")
+                got = ", ".join(map(str, sorted(used)))
+                raise SettingsError(f"stages: expected the members 0 to {members - 1}, as there are weights, got {got}")
             return list(self.staged)
         plain = [[(0, UNTURNED)], [(member, UNTURNED) for member in everybody[1:]]]
         turned = [[(member, view) for member in everybody] for view in self.views[1:]]
@@ -98,33 +93,30 @@ class Settings:
     def from_mapping(cls, entries: Mapping[str, Any], source: str) -> Self:
         """Check names and types of `entries`, which came from `source`. Raises SettingsError."""
         if unknown := sorted(set(entries) - set(ENTRIES)):
-            raise SettingsError(f"{source}: found {', '.join(map(shown, unknown))}, wanted only {', '.join(ENTRIES)}")
-        values = dict(entries)
-        views = values.get("views", [UNTURNED])
-        threshold, dust_voxels = values.get("threshold"), values.get("dust_voxels", 0)
+            names = ", ".join(map(shown, unknown))
+            raise SettingsError(f"{source}: unknown entry {names}; expected only {', '.join(ENTRIES)}")
+        views, compiled = entries.get("views", [UNTURNED]), entries.get("compiled", False)
         if not isinstance(views, list) or not all(_is_word(view) for view in views):
-            raise SettingsError(f"{source}: found views = {shown(views)}, wanted a list of words")
-        if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
-            raise SettingsError(f"{source}: found threshold = {shown(threshold)}, wanted a number")
-        if isinstance(dust_voxels, bool) or not isinstance(dust_voxels, int):
-            raise SettingsError(f"{source}: found dust_voxels = {shown(dust_voxels)}, wanted a whole number")
-        if not isinstance(values.get("compiled", False), bool):
-            raise SettingsError(f"{source}: found compiled = {shown(values['compiled'])}, wanted true or false")
-        values["views"] = tuple(views)
+            raise SettingsError(f"{source}: views: expected a list of words, got {shown(views)}")
+        if not isinstance(compiled, bool):
+            raise SettingsError(f"{source}: compiled: expected true or false, got {shown(compiled)}")
         try:
-            values["staged"] = _parse_stages(values.pop("stages", None))
-            return cls(**values)
-        except SettingsError as error:
+            return cls(
+                views=tuple(views),
+                mask=MaskSettings.from_entries(entries),
+                compiled=compiled,
+                staged=_parse_stages(entries.get("stages")),
+            )
+        except (SettingsError, MaskSettingsError) as error:
             raise SettingsError(f"{source}: {error}") from error
 
     def to_mapping(self) -> dict[str, Any]:
-        """Give the entries that `from_mapping` reads."""
+        """Return the entries that `from_mapping` reads."""
         return {
             "views": list(self.views),
             "stages": None if self.staged is None else _words(self.staged),
-            "threshold": self.threshold,
-            "dust_voxels": self.dust_voxels,
             "compiled": self.compiled,
+            **self.mask.to_entries(),
         }
 
 
@@ -133,8 +125,11 @@ def from_toml(path: Path) -> Settings:
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: found no readable TOML ({error}), wanted a settings file") from error
-    return Settings.from_mapping(entries, str(path))
+        raise SettingsError(f"{path}: expected a settings file in TOML, which this is not: {error}") from error
+    settings = Settings.from_mapping(entries, str(path))
+    if advice := advice_on_older_entries(entries):
+        log.warning("%s: %s", path, advice)
+    return settings
 
 
 def from_json(content: bytes, source: str) -> Settings:
@@ -142,14 +137,14 @@ def from_json(content: bytes, source: str) -> Settings:
     try:
         entries = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{source}: found no readable JSON ({error}), wanted a bundle's settings") from error
+        raise SettingsError(f"{source}: expected a bundle's settings in JSON, which this is not: {error}") from error
     if not isinstance(entries, dict):
-        raise SettingsError(f"{source}: found a {type(entries).__name__}, wanted a JSON object")
+        raise SettingsError(f"{source}: expected a JSON object, got a {type(entries).__name__}")
     return Settings.from_mapping(entries, source)
 
 
 def to_json(settings: Settings) -> str:
-    """Write settings as a bundle carries them: the same settings, the same text."""
+    """Return settings as a bundle carries them: the same settings, the same text."""
     return json.dumps(settings.to_mapping(), indent=2, sort_keys=True) + "\n"
 
 
@@ -158,14 +153,14 @@ def _parse_stages(value: Any) -> tuple[Stage, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(stage, list) for stage in value):
-        raise SettingsError(f'found stages = {shown(value)}, wanted lists such as ["0 {UNTURNED}", "1 x"]')
+        raise SettingsError(f'stages: expected lists such as ["0 {UNTURNED}", "1 x"], got {shown(value)}')
     return tuple(tuple(_parse_pair(pair) for pair in stage) for stage in value)
 
 
 def _parse_pair(value: Any) -> tuple[int, str]:
     form = re.fullmatch(r"([0-9]{1,4}) ([!-~]+)", value) if isinstance(value, str) else None
     if form is None:
-        raise SettingsError(f'stages: found {shown(value)}, wanted a member and a view such as "0 {UNTURNED}"')
+        raise SettingsError(f'stages: expected a member and a view such as "0 {UNTURNED}", got {shown(value)}')
     return int(form[1]), form[2]
 
 

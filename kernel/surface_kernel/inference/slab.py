@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from surface_kernel.inference.cutting import look_up, scanned
+from surface_kernel.inference.cutting import look_up
 from surface_kernel.inference.sharing import Share, alone
 from surface_kernel.inference.stitch import Axes, Bytes, Doubles, Flags, Floats, Integers, Output, finite, gather
 from surface_kernel.inference.tile_table import TileTable
 from surface_kernel.inference.tiles import Grid, Index
+from surface_kernel.volumes.scanned import any_scanned, clear_unscanned, fill_unscanned, scanned_bits
 
 _NO_FLOATS, _NO_BYTES = np.empty((0, 0, 0), np.float32), np.empty((0, 0, 0), np.uint8)
 _NO_DOUBLES = np.empty((0, 0))
@@ -123,7 +124,10 @@ def compile_kernels() -> None:
     """Compile every kernel, or load it from numba's cache: some seconds, once a machine."""
     grid = Grid((2, 2, 2), (2, 2, 2), 0.0)
     volume, tiles = np.ones((2, 2, 2), np.uint8), np.ones((1, 1, 1, 2, 2, 2), np.float32)
-    scanned(volume, 0, 0, 0, 2, 2, 2)
+    bits, field = scanned_bits(volume), np.ones((2, 2, 2), np.float32)
+    any_scanned(bits, 0, 0, 0, 2, 2, 2)
+    clear_unscanned(volume, bits)
+    fill_unscanned(field, bits)
     for dtype in (np.float32, np.uint8):
         look_up(volume, 0, 0, 0, np.arange(256).astype(dtype), np.empty((2, 2, 2), dtype))
     finite(tiles[0, 0, 0])

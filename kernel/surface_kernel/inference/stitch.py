@@ -17,13 +17,14 @@ import numpy.typing as npt
 from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
+from surface_kernel.volumes.scanned import UNSCANNED_LOGIT
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
 
-UNSEEN = np.float32(-100)  # the logit of a voxel under no tile that was run: probability 4e-44, so mask 0
 MOMENTS_OF_ALL = 1 << 21  # voxels up to which every row counts for the moments; of larger slabs one row in eight does
 
 
@@ -193,8 +194,8 @@ def gather(tiles: Integers, axes: Axes, output: Output, first: int, last: int) -
                         rows[over, k] = tiles[slots[layer], j, k]
                         gaps = gaps or rows[over, k] == 0
                     over += 1
-            if gaps:
-                unseen = UNSEEN * np.float32(passes)
+            if gaps:  # its voxels under no tile that was run were not scanned
+                unseen = UNSCANNED_LOGIT * np.float32(passes)
                 _sum_row_with_gaps(rows, shifts[:over], weights, starts_x, weights_x, row, unseen)
             else:
                 _sum_row(rows, shifts[:over], weights, starts_x, weights_x, row)

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from surface_kernel import probability
 from surface_kernel.inference.engine import Engine
 from surface_kernel.inference.settings import Settings
 from surface_kernel.networks import weights
 from surface_kernel.networks.placing import choose, within_memory
 from surface_kernel.networks.weights import WeightsError
-from surface_kernel.postprocess.drop_small_components import drop_small_components
+from surface_kernel.postprocess.mask import make_mask
 from surface_kernel.volumes import volume
 
 
@@ -23,8 +22,8 @@ class Change:
     """What half precision changed on one volume, predicted in float32 on the CPU with the bundle's settings.
 
     largest_logit_change: of the mean logits over members and views, at the voxel where it is largest, to four
-    digits. changed_voxels: of the mask as it is submitted, without dust; beside them all of the volume, and how many
-    are surface by the weights as they were trained.
+    digits. changed_voxels: of the mask as it is submitted; beside them all of the volume, and how many are surface by
+    the weights as they were trained.
     """
 
     volume: str
@@ -78,11 +77,9 @@ def _predict(
     with Engine.load(files, settings, device=replace(choose("cpu"), dtype="float32")) as engine:
         if all(metadata.architecture.local for metadata in engine.metadata):
             engine.take(within_memory(engine.device, engine.cost))  # larger tiles: less to compute
-        logits = np.empty(grey.shape, np.float32)
+        logits, scanned = np.empty(grey.shape, np.float32), engine.scanned(grey)
         tiles = engine.grid(grey.shape).tiles * sum(map(len, engine.stages))
         with tqdm(total=tiles, unit="tile", leave=False, disable=None) as bar:
-            for first, slab in engine.logits(grey, bar.update):
+            for first, slab in engine.logits(grey, scanned=scanned, on_tiles=bar.update):
                 logits[first : first + len(slab)] = slab
-        mask = probability.above(logits, engine.threshold)
-    drop_small_components(mask, settings.dust_voxels, connectivity=26)
-    return logits, mask
+        return logits, make_mask(logits, scanned, engine.mask)

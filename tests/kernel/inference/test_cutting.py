@@ -1,24 +1,15 @@
 import numpy as np
-import pytest
 import torch
 
 from surface_kernel.inference.buffers import Buffers
-from surface_kernel.inference.cutting import TileCutter, look_up, scanned
+from surface_kernel.inference.cutting import TileCutter, look_up
 from surface_kernel.inference.sharing import alone
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.networks.device import Device
 from surface_kernel.volumes.intensity import Intensity
+from surface_kernel.volumes.scanned import scanned_bits
 
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
-
-
-@pytest.mark.parametrize(
-    ("corner", "scanned_"), [((0, 0, 0), False), ((0, 0, 1), True), ((2, 2, 3), True), ((3, 0, 0), False)]
-)
-def test_a_box_of_zeros_is_told_from_one_with_a_voxel(corner, scanned_):
-    volume = np.zeros((4, 4, 6), np.uint8)
-    volume[2, 3, 4] = 1
-    assert scanned(volume, *corner, 3, 4, 4) is scanned_
 
 
 def test_what_is_cut_out_beyond_the_volume_is_what_zero_is():
@@ -28,10 +19,19 @@ def test_what_is_cut_out_beyond_the_volume_is_what_zero_is():
     assert out.tolist() == [[[1, -5, -5], [3, -5, -5]], [[-5] * 3] * 2]
 
 
-def cutter(volume, grid, batch=2, device=CPU, tables=None):
+def cutter(volume, grid, batch=2, device=CPU, tables=None, scanned=None):
     tables = [Intensity().table(volume)] if tables is None else tables
     buffers = Buffers(pinned=False)
-    return TileCutter(volume, grid=grid, tables=tables, batch=batch, device=device, buffers=buffers, share=alone)
+    return TileCutter(
+        volume,
+        grid=grid,
+        tables=tables,
+        batch=batch,
+        device=device,
+        buffers=buffers,
+        share=alone,
+        scanned=scanned,
+    )
 
 
 def test_tiles_come_in_the_order_of_the_grid_and_batches_span_two_layers_at_most():
@@ -63,10 +63,13 @@ def test_a_gpu_is_sent_grey_values_and_every_intensity_is_fed():
     np.testing.assert_array_equal(rows[0], volume)
 
 
-def test_tiles_of_zeros_are_listed_and_not_cut():
-    volume = np.zeros((4, 4, 12), np.uint8)
-    volume[0, 0, 11] = 1
-    (batch,) = cutter(volume, Grid(volume.shape, (4, 4, 4), 0), batch=2).batches()
+def test_tiles_that_were_not_scanned_are_listed_and_not_cut():
+    volume = np.zeros((8, 8, 24), np.uint8)
+    volume[0, 0, 23] = 1
+    grid = Grid(volume.shape, (8, 8, 8), 0)
+    (batch,) = cutter(volume, grid, scanned=scanned_bits(volume)).batches()
     assert (batch.tiles, batch.empty) == ([(0, 0, 2)], [(0, 0, 0), (0, 0, 1)])
-    (batch,) = cutter(volume * 0, Grid(volume.shape, (4, 4, 4), 0), batch=2).batches()
+    volume[:] = 0
+    (batch,) = cutter(volume, grid, scanned=scanned_bits(volume)).batches()
     assert (batch.tiles, len(batch.empty), batch.inputs) == ([], 3, [])
+    assert [len(batch.tiles) for batch in cutter(volume, grid).batches()] == [2, 1]  # whoever does not ask gets all

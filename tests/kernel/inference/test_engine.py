@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from masks import mask_settings
 from scenes import noise, two_greys
 from torch import nn
 
@@ -28,7 +29,7 @@ TILE = SimpleNamespace(intensity=Intensity(), tile_zyx=(3, 4, 5), overlap=0.5, t
 
 def engine_of(*networks, views=("none",), threshold=0.5, device=CPU):
     """An engine of small tiles, which no weights file could ask for."""
-    settings = Settings(views=views, threshold=threshold, dust_voxels=0)
+    settings = Settings(views=views, mask=mask_settings(threshold=threshold))
     return Engine(networks, [TILE] * len(networks), settings=settings, device=device, cost=NOTHING)
 
 
@@ -168,7 +169,10 @@ def test_the_first_members_threshold_holds_unless_the_settings_say_otherwise(tmp
     engine = Engine.load(files, Settings(), device_name="cpu")
     assert (engine.threshold, engine.metadata[0].overlap, len(engine.members)) == (0.3, 0.25, 2)
     assert Engine.load(files[::-1], Settings(), device_name="cpu").threshold == 0.4
-    assert Engine.load(files, Settings(threshold=0.8), device_name="cpu").threshold == 0.8
+    assert (
+        Engine.load(files, Settings(mask=mask_settings(threshold=0.8, least_voxels=1000)), device_name="cpu").threshold
+        == 0.8
+    )
 
 
 @pytest.mark.parametrize("changes", [{"tile_zyx": (32, 32, 64)}, {"overlap": 0.5}])
@@ -185,7 +189,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 def test_a_real_network_makes_the_same_bytes_twice(weights_file):
     volume = noise((20, 33, 40))
-    with Engine.load([weights_file], Settings(dust_voxels=0), device_name="cpu") as engine:
+    with Engine.load([weights_file], Settings(mask=mask_settings()), device_name="cpu") as engine:
         mask, _ = predicted(engine, volume)
         assert 0.05 < mask.mean() < 0.95
         assert predicted(engine, volume)[0].tobytes() == mask.tobytes()

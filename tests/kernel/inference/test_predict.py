@@ -11,11 +11,11 @@ from torch import nn
 from surface_kernel.inference import layers, predict
 from surface_kernel.inference.forward import Member
 from surface_kernel.inference.predict import PredictionError, Predictor, slabs
-from surface_kernel.inference.stitch import UNSEEN
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.inference.views import View
 from surface_kernel.networks.device import Device
 from surface_kernel.volumes.intensity import Intensity
+from surface_kernel.volumes.scanned import UNSCANNED_LOGIT, scanned_bits, unpacked
 from surface_kernel.volumes.volume import open_volume
 
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
@@ -161,25 +161,31 @@ def test_buffers_serve_the_next_batch_and_the_next_volume_too(monkeypatch, netwo
 @settings(deadline=None, max_examples=60)
 @given(worlds(), st.integers(1, 9), st.floats(0, 1))
 @example(((60, 4, 4), (4, 4, 4), 0.5, 0), 8, 0.5)  # a tile a layer, and batches that would span many
-def test_tiles_of_zeros_are_not_run_and_the_others_give_the_volume_back(world, batch, share):
+def test_tiles_that_were_not_scanned_are_not_run_and_the_others_give_the_volume_back(world, batch, share):
     shape_zyx, tile_zyx, overlap, seed = world
     volume, grid, done, ran = noise(shape_zyx, seed) | 1, Grid(shape_zyx, tile_zyx, overlap), [], []
     rng = np.random.default_rng(seed)
     for axis in range(3):  # some planes, rows and columns of zeros
         volume[(*[slice(None)] * axis, rng.random(shape_zyx[axis]) < share)] = 0
-    boxes = [box_of(grid, index) for index in grid.indices() if volume[box_of(grid, index)].any()]
+    bits = scanned_bits(volume)
+    scanned = unpacked(bits, shape_zyx[2])
+    boxes = [index for index in grid.indices() if scanned[box_of(grid, index)].any()]
     member = Member(Network(lambda tiles: ran.append(len(tiles)) or tiles), Intensity())
     device = Device(name="cpu", dtype="float32", batch=batch, threads=1)
-    found = np.concatenate(
-        [slab for _, slab in slabs([member], volume, grid=grid, device=device, on_tiles=done.append)]
-    )
+    made = slabs([member], volume, grid=grid, device=device, on_tiles=done.append, scanned=bits)
+    found = np.concatenate([slab for _, slab in made])
     assert sum(done) == grid.tiles
     assert sum(ran) >= len(boxes) >= len(ran)
-    seen = np.zeros(shape_zyx, np.bool_)
-    for box in boxes:
-        seen[box] = True
-    np.testing.assert_allclose(found[seen], Intensity().table(volume)[volume][seen], rtol=0, atol=1e-5)
-    assert (found[~seen] == UNSEEN).all()
+    np.testing.assert_allclose(found[scanned], Intensity().table(volume)[volume][scanned], rtol=0, atol=1e-5)
+    assert (found[~scanned] == UNSCANNED_LOGIT).all()
+
+
+def test_without_the_rule_tiles_of_zeros_are_run():
+    volume, ran = np.zeros((8, 8, 16), np.uint8), []
+    member = Member(Network(lambda tiles: ran.append(len(tiles)) or tiles + 3), Intensity())
+    found = whole(volume, Grid(volume.shape, (8, 8, 8), 0), [member])
+    assert sum(ran) == 2
+    assert (found == 3).all()
 
 
 def box_of(grid, index):

@@ -5,23 +5,82 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from masks import mask_settings
 
-from surface_kernel.inference.settings import Settings, SettingsError, from_json, from_toml, to_json
+from surface_kernel.inference.settings import ENTRIES, Settings, SettingsError, from_json, from_toml, to_json
 
 flips = st.lists(st.sampled_from(["z", "y", "x", "zy", "zx", "xy", "yzx"]), unique=True)
 
 
+masks = st.builds(
+    mask_settings, st.none() | st.floats(0.01, 0.99), st.integers(0, 10**6), st.sampled_from([6, 26]), st.booleans()
+)
+
+
 @hypothesis_settings(deadline=None)
-@given(flips, st.none() | st.floats(0.01, 0.99), st.integers(0, 10**6))
-def test_json_comes_back(views, threshold, dust_voxels):
-    chosen = Settings(("none", *views), threshold, dust_voxels)
+@given(flips, masks)
+def test_json_comes_back(views, mask):
+    chosen = Settings(views=("none", *views), mask=mask)
     assert from_json(to_json(chosen).encode(), "settings.json") == chosen
 
 
-def test_toml_is_read(tmp_path):
+STEPS = """
+[[postprocess]]
+step = "threshold"
+threshold = 0.4
+
+[[postprocess]]
+step = "drop_small_components"
+least_voxels = 20_000
+connectivity = 6
+"""
+
+
+def test_toml_is_read(tmp_path, caplog):
     path = tmp_path / "settings.toml"
-    path.write_text('# a run\nviews = ["none", "x", "zy"]\nthreshold = 0.4\ndust_voxels = 20_000\n')
-    assert from_toml(path) == Settings(("none", "x", "zy"), 0.4, 20_000)
+    path.write_text('# a run\nviews = ["none", "x", "zy"]\nclear_unscanned = false\n' + STEPS)
+    expected = mask_settings(threshold=0.4, least_voxels=20_000, connectivity=6, clear_unscanned=False)
+    assert from_toml(path) == Settings(views=("none", "x", "zy"), mask=expected)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("text", "mask", "advice"),
+    [
+        (
+            "threshold = 0.4\ndust_voxels = 20_000",
+            mask_settings(threshold=0.4, least_voxels=20_000),
+            'threshold and dust_voxels: an older form, still read; write postprocess = [{step = "threshold", '
+            'threshold = 0.4}, {step = "drop_small_components", least_voxels = 20000, connectivity = 26}]',
+        ),
+        (
+            "dust_voxels = 0",
+            mask_settings(),
+            'dust_voxels: an older form, still read; write postprocess = [{step = "threshold"}, {step = '
+            '"drop_small_components", least_voxels = 0, connectivity = 26}]',
+        ),
+        (
+            "threshold = 0.25",
+            mask_settings(threshold=0.25, least_voxels=1000),
+            'threshold: an older form, still read; write postprocess = [{step = "threshold", threshold = 0.25}, '
+            '{step = "drop_small_components", least_voxels = 1000, connectivity = 26}]',
+        ),
+    ],
+)
+def test_the_older_form_is_read_and_told_how_to_say_it_today(tmp_path, caplog, text, mask, advice):
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    assert from_toml(path) == Settings(mask=mask)
+    assert caplog.messages == [f"{path}: {advice}"]
+    path.write_text(advice.partition("write ")[2])  # which is TOML that says the same
+    assert from_toml(path) == Settings(mask=mask)
+    assert len(caplog.messages) == 1
+
+
+def test_a_bundle_of_before_is_read():
+    content = b'{"compiled": false, "dust_voxels": 20000, "stages": null, "threshold": null, "views": ["none", "x"]}'
+    expected = Settings(views=("none", "x"), mask=mask_settings(least_voxels=20_000))
+    assert from_json(content, "settings.json") == expected
 
 
 def test_what_is_not_said_is_the_default(tmp_path):
@@ -32,49 +91,49 @@ def test_what_is_not_said_is_the_default(tmp_path):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("tresh = 0.5", "found 'tresh', wanted only compiled, dust_voxels, stages, threshold, views"),
-        ('views = "none"', "found views = 'none', wanted a list of words"),
-        ("views = [1]", r"found views = \[1\], wanted a list of words"),
-        ("views = []", r'found \[\], wanted a list that begins with "none"'),
-        ('views = ["x", "none"]', 'wanted a list that begins with "none"'),
+        ("tresh = 0.5", "unknown entry 'tresh'; expected only compiled, stages, views, postprocess, clear_un"),
+        ('views = "none"', "views: expected a list of words, got 'none'"),
+        ("views = [1]", r"views: expected a list of words, got \[1\]"),
+        ("views = []", r'expected a list that begins with "none", got \[\]'),
+        ('views = ["x", "none"]', 'expected a list that begins with "none"'),
         ('views = ["none", "a"]', 'expected "none", axes to flip .*, got "a"'),
         ('views = ["none", ""]', 'expected "none", axes to flip .*, got ""'),
         ('views = ["none", "xx"]', 'expected "none", axes to flip .*, got "xx"'),
         ('views = ["none", "xy", "yx"]', 'expected every view once, got "yx", which is the same as "xy"'),
         ('views = ["none", "none"]', 'expected every view once, got "none"'),
-        ("compiled = 1", "found compiled = 1, wanted true or false"),
-        ('threshold = "0.5"', "found threshold = '0.5', wanted a number"),
-        ("threshold = true", "found threshold = True, wanted a number"),
-        ("threshold = 0", "threshold: found 0, wanted a probability"),
-        ("threshold = 1.0", "threshold: found 1.0, wanted a probability"),
-        ("threshold = nan", "threshold: found nan"),
-        ("dust_voxels = 1.5", "found dust_voxels = 1.5, wanted a whole number"),
-        ("dust_voxels = false", "found dust_voxels = False, wanted a whole number"),
-        ("dust_voxels = -1", "dust_voxels: found -1, wanted 0 or more"),
-        ("dust_voxels = 2_000_000_000_000", "dust_voxels: found 2000000000000, wanted 0 or more, to"),
-        (f"dust_voxels = 0x{'f' * 5000}", "dust_voxels: found a huge int, wanted 0 or more"),
-        (f"threshold = {'9' * 5000}", "found no readable TOML"),
-        ("threshold = inf", "threshold: found inf"),
-        (f"views = {'[' * 2000}{']' * 2000}", "found no readable TOML"),
-        ('views = ["none", "\\n"]', r"found views = \['none', '\\n'\], wanted a list of words"),
-        ('stages = "0 none"', "found stages = '0 none', wanted lists such as"),
-        ('stages = ["0 none"]', r"found stages = \['0 none'\], wanted lists such as"),
-        ("stages = [[0]]", 'stages: found 0, wanted a member and a view such as "0 none"'),
-        ('stages = [["0 none"], ["1"]]', "stages: found '1', wanted a member and a view"),
-        ('stages = [["0 none"], ["-1 x"]]', "stages: found '-1 x', wanted a member and a view"),
-        ('stages = [["0 none"], ["1.0 x"]]', r"stages: found '1\.0 x', wanted a member and a view"),
-        ('stages = [["0 none"], ["1  x"]]', "stages: found '1  x', wanted a member and a view"),
+        ("compiled = 1", "compiled: expected true or false, got 1"),
+        ('threshold = "0.5"', "threshold: expected a probability between 0 and 1, got '0.5'"),
+        ("threshold = true", "threshold: expected a probability between 0 and 1, got True"),
+        ("threshold = 0", "threshold: expected a probability between 0 and 1, got 0"),
+        ("threshold = 1.0", "threshold: expected a probability between 0 and 1, got 1.0"),
+        ("threshold = nan", "threshold: expected a probability .*, got nan"),
+        ("dust_voxels = 1.5", "dust_voxels: expected a whole number of voxels >= 0, got 1.5"),
+        ("dust_voxels = false", "dust_voxels: expected a whole number of voxels >= 0, got False"),
+        ("dust_voxels = -1", "dust_voxels: expected a whole number of voxels >= 0, got -1"),
+        ("dust_voxels = 2_000_000_000_000", "expected a whole number of voxels from 0 to .*, got 2000000000000"),
+        (f"dust_voxels = 0x{'f' * 5000}", "expected a whole number of voxels from 0 to .*, got a huge int"),
+        (f"threshold = {'9' * 5000}", "expected a settings file in TOML, which this is not"),
+        ("threshold = inf", "threshold: expected a probability .*, got inf"),
+        (f"views = {'[' * 2000}{']' * 2000}", "expected a settings file in TOML, which this is not"),
+        ('views = ["none", "\\n"]', r"views: expected a list of words, got \['none', '\\n'\]"),
+        ('stages = "0 none"', "stages: expected lists such as .*, got '0 none'"),
+        ('stages = ["0 none"]', r"stages: expected lists such as .*, got \['0 none'\]"),
+        ("stages = [[0]]", 'stages: expected a member and a view such as "0 none", got 0'),
+        ('stages = [["0 none"], ["1"]]', "stages: expected a member and a view .*, got '1'"),
+        ('stages = [["0 none"], ["-1 x"]]', "stages: expected a member and a view .*, got '-1 x'"),
+        ('stages = [["0 none"], ["1.0 x"]]', r"stages: expected a member and a view .*, got '1\.0 x'"),
+        ('stages = [["0 none"], ["1  x"]]', "stages: expected a member and a view .*, got '1  x'"),
         ('stages = [["0 none"], ["1 a"]]', 'stages: expected "none", axes to flip .*, got "a"'),
-        ('stages = [["0 none"], ["99999 x"]]', "stages: found '99999 x', wanted a member"),
-        ("stages = []", r'stages: found \[\] first, wanted \[\["0 none"\]\]'),
-        ('stages = [["0 x"]]', r"stages: found \[\['0 x'\]\] first"),
-        ('stages = [["1 none"], ["0 none"]]', r"stages: found \[\['1 none'\]\] first"),
-        ('stages = [["0 none", "1 none"]]', r"stages: found \[\['0 none', '1 none'\]\] first"),
-        ('stages = [["0 none"], []]', "stages: found stage 1 empty, wanted a member and a view at least"),
-        ('stages = [["0 none"], ["1 none", "0 none"]]', 'stages: found "0 none" a second time'),
-        ('stages = [["0 none"], ["0 xy"], ["0 yx"]]', 'stages: found "0 yx" a second time'),
-        ('views = ["none", "x"]\nstages = [["0 none"]]', r"views: found \['none', 'x'\] beside stages, wanted one"),
-        ("views = [", "found no readable TOML"),
+        ('stages = [["0 none"], ["99999 x"]]', "stages: expected a member and a view .*, got '99999 x'"),
+        ("stages = []", r'stages: expected \["0 none"\] as the first, got \[\]'),
+        ('stages = [["0 x"]]', r"stages: expected .* as the first, got \[\['0 x'\]\]"),
+        ('stages = [["1 none"], ["0 none"]]', r"stages: expected .* as the first, got \[\['1 none'\]\]"),
+        ('stages = [["0 none", "1 none"]]', r"stages: expected .* as the first, got \[\['0 none', '1 none'\]\]"),
+        ('stages = [["0 none"], []]', "stages: expected a member and a view in every stage, got none in stage 1"),
+        ('stages = [["0 none"], ["1 none", "0 none"]]', 'stages: expected every pair once, got "0 none" a second time'),
+        ('stages = [["0 none"], ["0 xy"], ["0 yx"]]', 'stages: expected every pair once, got "0 yx" a second time'),
+        ('views = ["none", "x"]\nstages = [["0 none"]]', r"views: \['none', 'x'\] beside stages; expected one"),
+        ("views = [", "expected a settings file in TOML, which this is not"),
     ],
 )
 def test_what_cannot_be_meant_names_the_file_the_entry_and_what_is_wanted(tmp_path, text, found):
@@ -88,12 +147,12 @@ def test_what_cannot_be_meant_names_the_file_the_entry_and_what_is_wanted(tmp_pa
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (b"[]", "found a list, wanted a JSON object"),
-        (b"{", "no readable JSON"),
-        (b"\xff{}", "no readable JSON"),
-        (b"[" * 100_000, "no readable JSON"),
-        (b'{"\\ud800": 1}', r"found '\\ud800', wanted only"),
-        (b'{"views": ["none", "\\ud800"]}', "found views = "),
+        (b"[]", "expected a JSON object, got a list"),
+        (b"{", "in JSON, which this is not"),
+        (b"\xff{}", "in JSON, which this is not"),
+        (b"[" * 100_000, "in JSON, which this is not"),
+        (b'{"\\ud800": 1}', r"unknown entry '\\ud800'; expected only"),
+        (b'{"views": ["none", "\\ud800"]}', "views: expected a list of words"),
     ],
 )
 def test_json_that_cannot_be_meant_is_refused_in_one_line_that_can_be_printed(text, found):
@@ -104,7 +163,7 @@ def test_json_that_cannot_be_meant_is_refused_in_one_line_that_can_be_printed(te
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"nowhere.*found no readable"):
+    with pytest.raises(SettingsError, match=r"nowhere: expected a settings file in TOML"):
         from_toml(tmp_path / "nowhere")
 
 
@@ -126,7 +185,7 @@ STAGED = 'stages = [["0 none"], ["1 none"], ["0 x", "1 xy", "1 yx90"]]\n'
 
 def test_stages_can_be_given(tmp_path):
     path = tmp_path / "settings.toml"
-    path.write_text(STAGED + "dust_voxels = 3\n")
+    path.write_text(STAGED + STEPS)
     chosen = from_toml(path)
     assert chosen.stages(2) == [((0, "none"),), ((1, "none"),), ((0, "x"), (1, "xy"), (1, "yx90"))]
     assert json.loads(to_json(chosen))["stages"] == [["0 none"], ["1 none"], ["0 x", "1 xy", "1 yx90"]]
@@ -137,7 +196,7 @@ def test_stages_can_be_given(tmp_path):
 @pytest.mark.parametrize("members", [1, 3])
 def test_given_stages_use_every_member_and_no_other(tmp_path, members):
     (tmp_path / "settings.toml").write_text(STAGED)
-    found = f"stages: found the members 0, 1, wanted each of 0 to {members - 1}, as there are weights"
+    found = f"stages: expected the members 0 to {members - 1}, as there are weights, got 0, 1"
     with pytest.raises(SettingsError, match=found):
         from_toml(tmp_path / "settings.toml").stages(members)
 
@@ -156,7 +215,7 @@ def test_whatever_stages_are_given_come_back_in_their_order(members, data):
     if {member for member, _ in chosen} | {0} == set(range(members)):
         assert [list(stage) for stage in given.stages(members)] == [[(0, "none")], *later]
     else:
-        with pytest.raises(SettingsError, match="stages: found the members"):
+        with pytest.raises(SettingsError, match="stages: expected the members"):
             given.stages(members)
 
 
@@ -169,7 +228,7 @@ values = st.recursive(
 
 
 @hypothesis_settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(["views", "stages", "threshold", "dust_voxels", "compiled"]) | words, values))
+@given(st.dictionaries(st.sampled_from(ENTRIES) | words, values))
 def test_no_value_gets_past_the_door_but_as_what_it_is(entries):
     chosen, refusal = Settings(), ""
     try:
@@ -177,7 +236,7 @@ def test_no_value_gets_past_the_door_but_as_what_it_is(entries):
     except SettingsError as error:
         refusal = str(error)
     assert refusal.isprintable()
-    assert chosen.threshold is None or 0 < chosen.threshold < 1
-    assert type(chosen.dust_voxels) is int
+    assert chosen.mask.threshold is None or 0 < chosen.mask.threshold < 1
+    assert type(chosen.mask.clear_unscanned) is bool
     assert type(chosen.compiled) is bool
     assert from_json(to_json(chosen).encode(), "settings.json") == chosen

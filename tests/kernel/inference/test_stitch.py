@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from surface_kernel.inference.sharing import shared_by
 from surface_kernel.inference.slab import Slab
-from surface_kernel.inference.stitch import UNSEEN, finite
+from surface_kernel.inference.stitch import finite
 from surface_kernel.inference.tile_table import TileTable
 from surface_kernel.inference.tiles import Grid, window
+from surface_kernel.volumes.scanned import UNSCANNED_LOGIT
 
 
 def blend(grid, tiles, z_start=0, z_end=None, live=None):
@@ -41,7 +42,7 @@ def slowly_stitched(grid, tiles, live=None):
                 box = tuple(slice(start, start + tile) for start, tile in zip((z, y, x), grid.tile_zyx, strict=True))
                 values[box] += tiles[i, j, k].astype(np.float64) * kernel
                 weights[box] += kernel
-    whole = np.where(weights > 0, values / np.maximum(weights, 1e-300), UNSEEN)
+    whole = np.where(weights > 0, values / np.maximum(weights, 1e-300), UNSCANNED_LOGIT)
     return whole[tuple(slice(size) for size in grid.shape_zyx)]
 
 
@@ -124,7 +125,7 @@ def test_a_mask_and_sums_of_stages_by_hand():
 def test_a_voxel_that_nobody_saw_is_no_surface_in_any_stage():
     grid, tiles = Grid((1, 1, 4), (1, 1, 2), 0), np.full((1, 1, 2, 1, 1, 2), 3, np.float32)
     live, mask = np.array([[[True, False]]]), np.empty((1, 1, 4), np.uint8)
-    blend(grid, tiles, live=live).blend(mask=mask, limit=8 * np.log(1e-9), passes=8)
+    blend(grid, tiles, live=live).blend(mask=mask, limit=8 * np.log(1e-8), passes=8)
     assert mask.tolist() == [[[1, 1, 0, 0]]]
 
 

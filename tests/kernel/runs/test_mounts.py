@@ -4,6 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from masks import mask_settings
 
 from surface_kernel.inference.settings import Settings, SettingsError
 from surface_kernel.runs.mounts import MountError, read_bundle, read_test_images
@@ -33,7 +34,7 @@ def listed(**changes):
 def test_a_bundle_gives_its_weights_in_member_order_and_its_settings(tmp_path):
     found = read_bundle(bundle(tmp_path))
     assert found.weights == (tmp_path / "b.safetensors", tmp_path / "a.safetensors")
-    assert found.settings == Settings(dust_voxels=7)
+    assert found.settings == Settings(mask=mask_settings(least_voxels=7))
     assert found.digests == {name: sha256(content).hexdigest() for name, content in CONTENTS.items()}
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from engines import CPU, LoadMarked, marked
+from masks import mask_settings
 from scenes import names_in, noise
 
 from surface_kernel import disk
@@ -87,7 +88,7 @@ def test_the_first_volume_settles_how_the_networks_run_and_everybody_is_told(mak
 
 
 def test_stages_may_be_run_one_after_the_other(make):
-    load = LoadMarked(settings=Settings(views=("none", "x", "zy"), threshold=0.5, dust_voxels=0))
+    load = LoadMarked(settings=Settings(views=("none", "x", "zy"), mask=mask_settings(threshold=0.5)))
     (whole,) = make({"a": noise(SHAPE)}, sums=True)
     run([whole], load)
     at_once = whole.mask.read_bytes(), whole.sums.read_bytes()
@@ -216,7 +217,7 @@ def test_whoever_is_told_of_a_failure_decides_whether_it_is_finished(make):
 def test_a_unit_on_record_is_whole_and_says_of_which_image(make, tmp_path):
     (unit,) = make({"a": noise(SHAPE)}, sums=True)
     unit = replace(unit, stages=(0,), record=tmp_path / "a.json")
-    found = run([unit], LoadMarked(settings=Settings(views=("none", "x"), threshold=0.5, dust_voxels=0)))["a"]
+    found = run([unit], LoadMarked(settings=Settings(views=("none", "x"), mask=mask_settings(threshold=0.5))))["a"]
     record = Record.from_bytes((tmp_path / "a.json").read_bytes())
     assert (record.case, record.stage, record.sums_crc32) == ("a", 0, disk.checksum(unit.sums))
     assert record.image_sha256 == hashlib.sha256(unit.path.read_bytes()).hexdigest() == found.image_sha256

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from masks import mask_settings
 from scenes import two_greys
 from torch import nn
 
@@ -88,7 +89,7 @@ def test_the_change_is_that_of_logits_and_masks(scene: Path) -> None:
     dark, light = int((grey == 80).sum()), int((grey == 120).sum())
 
     def compared(shift: str, dust_voxels: int = 0) -> half.Change:
-        return half.compare([Path("0")], [Path(shift)], Settings(dust_voxels=dust_voxels), scene)
+        return half.compare([Path("0")], [Path(shift)], Settings(mask=mask_settings(least_voxels=dust_voxels)), scene)
 
     assert compared("0") == half.Change("a.tif", grey.size, light, 0, 0.0)
     assert compared("0.5") == half.Change("a.tif", grey.size, light, 0, 0.5)

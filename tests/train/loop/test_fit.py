@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import safetensors
 import torch
+from masks import mask_settings
 from torch import Tensor
 
 from surface_kernel.inference.engine import Engine
@@ -201,7 +202,7 @@ def test_a_real_network_is_trained_and_the_kernel_runs_it_as_the_validation_woul
     (case, *_) = cases.read(world.data)[0]
     image = volume.read(case.image)
     mask = np.empty(image.shape, np.uint8)
-    with Engine.load([fit(asked)], KernelSettings(dust_voxels=0), device_name="cpu") as engine:
+    with Engine.load([fit(asked)], KernelSettings(mask=mask_settings()), device_name="cpu") as engine:
         engine.predict(image, mask=mask)
         (checked,) = validate.predict(engine.members[0].network, [case], asked.settings, engine.device, Group())
         np.testing.assert_array_equal(mask, checked.mask(engine.threshold))

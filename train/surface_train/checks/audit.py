@@ -168,7 +168,7 @@ def _predictions(path: Path, images: Iterable[Path], device: str | None) -> Iter
     from surface_kernel.inference.predict import PredictionError
     from surface_kernel.inference.settings import Settings
 
-    engine = Engine.load([path], Settings(dust_voxels=0), device_name=device)
+    engine = Engine.load([path], Settings(), device_name=device)
     for image in images:
         try:
             yield _prediction(engine, image)
@@ -181,7 +181,7 @@ def _prediction(engine: "Engine", image: Path) -> Audit:
     grey = volume.read(image)
     label = _label_of(image, grey.shape)
     spread = Spread(engine.threshold, _LIMITS)
-    for start_z, slab in engine.logits(grey):
+    for start_z, slab in engine.logits(grey, scanned=engine.scanned(grey)):
         probabilities = probability.probabilities(slab)
         if label is not None:
             probabilities = probabilities[label[start_z : start_z + len(slab)] != UNLABELLED]
