@@ -86,7 +86,7 @@ def small_library() -> SimpleNamespace:
 
 @dataclass(frozen=True)
 class World:
-    """A data folder as the competition lays it out, a settings file, and a way to ask for a run."""
+    """A data folder as the competition lays it out, a settings file, and requests for a run."""
 
     data: Path
     settings_file: Path
@@ -99,20 +99,21 @@ class World:
 
 @pytest.fixture(scope="session")
 def write_case() -> Callable[..., Case]:
-    """Give a function that writes an image and its label under a folder."""
+    """Return a function that writes an image and its label under a folder."""
 
     def write(data: Path, name: str, scroll: str, image: Grey, label: Grey) -> Case:
         for kind, content in (("train_images", image), ("train_labels", label)):
             (data / kind).mkdir(parents=True, exist_ok=True)
             write_lzw(data / kind / f"{name}.tif", content)
-        return Case(name, scroll, data / "train_images" / f"{name}.tif", data / "train_labels" / f"{name}.tif")
+        files = {part: data / f"train_{part}s" / f"{name}.tif" for part in ("image", "label")}
+        return Case(name=name, scroll=scroll, **files)
 
     return write
 
 
 @pytest.fixture(scope="session")
 def write_table() -> Callable[[Path, Sequence[tuple[str, str]]], None]:
-    """Give a function that writes train.csv."""
+    """Return a function that writes train.csv."""
 
     def write(data: Path, rows: Sequence[tuple[str, str]]) -> None:
         data.mkdir(parents=True, exist_ok=True)
@@ -124,7 +125,7 @@ def write_table() -> Callable[[Path, Sequence[tuple[str, str]]], None]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory, write_case: Callable, write_table: Callable) -> World:
-    """Four cases of two scrolls, and a row without files. Nobody writes into it."""
+    """Four cases of two scrolls, and a row without files. Read-only."""
     folder = tmp_path_factory.mktemp("world")
     scrolls = {"11": "100", "12": "100", "21": "200", "22": "200"}
     for seed, (name, scroll) in enumerate(scrolls.items()):
@@ -136,7 +137,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, write_case: Callable, write_
 
 @pytest.fixture(scope="session")
 def make_sheet() -> Callable[..., tuple[Grey, Grey]]:
-    """Give `sheet`."""
+    """Return `sheet`."""
     return sheet
 
 
@@ -147,7 +148,7 @@ def real_network() -> None:
 
 @pytest.fixture(scope="session")
 def with_small_networks() -> Callable[[pytest.MonkeyPatch], None]:
-    """Give a function that puts `SmallNetwork` into the kernel."""
+    """Return a function that puts `SmallNetwork` into the kernel."""
     return lambda patched: patched.setattr(network, "_library", small_library)
 
 
