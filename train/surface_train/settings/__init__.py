@@ -4,7 +4,7 @@ from surface_train.settings.entries import SettingsError
 from surface_train.settings.optimisation import Average, Optimiser
 from surface_train.settings.sampling import Augment, Patches
 from surface_train.settings.settings_file import Settings, read
-from surface_train.settings.validation import Sentinel, Validation
+from surface_train.settings.validating import Sentinel, Validation
 
 __all__ = [
     "Augment",

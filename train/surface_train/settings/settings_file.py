@@ -13,7 +13,7 @@ from surface_train.loss_weights import LossWeights
 from surface_train.settings.entries import SettingsError, from_table, require
 from surface_train.settings.optimisation import Average, Optimiser
 from surface_train.settings.sampling import Augment, Patches, check_patch
-from surface_train.settings.validation import Sentinel, Validation
+from surface_train.settings.validating import Sentinel, Validation
 
 
 @dataclass(frozen=True, kw_only=True)
