@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
 from surface_kernel.inference import settings  # noqa: E402
 from surface_kernel.inference.engine import Engine  # noqa: E402
-from surface_kernel.networks.device import choose  # noqa: E402
+from surface_kernel.networks.placing import choose  # noqa: E402
 from surface_kernel.postprocess.drop_small_components import drop_small_components  # noqa: E402
 from surface_kernel.volumes import volume  # noqa: E402
 from surface_score import score_case  # noqa: E402
@@ -46,7 +46,7 @@ def main() -> None:
                     engine.take(device)
                     mask = np.empty(grey.shape, np.uint8)
                     began_s = time.perf_counter()
-                    engine.predict(grey, mask)
+                    engine.predict(grey, mask=mask)
                     laps[name].append(time.perf_counter() - began_s)
                     drop_small_components(mask, asked.dust_voxels, connectivity=26)
                     masks[name] = mask, engine.grid(grey.shape)

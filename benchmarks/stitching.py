@@ -28,11 +28,13 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
-from surface_kernel.inference.predict import Member, Predictor  # noqa: E402
-from surface_kernel.inference.stitch import Blend, compile_kernels  # noqa: E402
+from surface_kernel.inference.forward import Member  # noqa: E402
+from surface_kernel.inference.predict import Predictor  # noqa: E402
+from surface_kernel.inference.slab import Slab, compile_kernels  # noqa: E402
 from surface_kernel.inference.tiles import Grid, window  # noqa: E402
 from surface_kernel.inference.views import View  # noqa: E402
-from surface_kernel.networks.device import Device, share_threads  # noqa: E402
+from surface_kernel.networks.device import Device  # noqa: E402
+from surface_kernel.networks.placing import share_threads  # noqa: E402
 from surface_kernel.volumes.intensity import Intensity  # noqa: E402
 from surface_study import reference  # noqa: E402
 
@@ -45,7 +47,7 @@ class Ours:
 
     def __init__(self, grey: np.ndarray) -> None:
         self.grey, self.grid = grey, Grid(grey.shape, (TILE,) * 3, OVERLAP)
-        device = Device("cpu", "float32", batch=BATCH, threads=THREADS)
+        device = Device(name="cpu", dtype="float32", batch=BATCH, threads=THREADS)
         share_threads(device)
         self.predictor = Predictor([Member(nn.Identity(), Intensity())], device)
         self.tables = self.predictor.tables(grey)
@@ -54,16 +56,18 @@ class Ours:
     def __call__(self) -> np.ndarray:
         """Make the mask."""
 
-        def finish(blend: Blend) -> None:
-            blend.run(mask=self.mask[blend.z_start : blend.z_end], limit=THRESHOLD, share=self.predictor.share)
+        def finish(slab: Slab) -> None:
+            slab.blend(mask=self.mask[slab.z_start : slab.z_end], limit=THRESHOLD, share=self.predictor.share)
 
-        for _ in self.predictor.run(self.grey, self.grid, [(0, View())], finish, tables=self.tables):
+        for _ in self.predictor.run(self.grey, grid=self.grid, passes=[(0, View())], finish=finish, tables=self.tables):
             pass
         return self.mask
 
     def values(self) -> np.ndarray:
         """Give the blended volume."""
-        return np.concatenate([slab for _, slab in self.predictor.slabs(self.grey, self.grid, [(0, View())])])
+        return np.concatenate(
+            [slab for _, slab in self.predictor.slabs(self.grey, grid=self.grid, passes=[(0, View())])]
+        )
 
 
 def monai(volume: torch.Tensor, tiles: int, **named: object) -> Callable[[], np.ndarray]:

@@ -47,7 +47,7 @@ def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: py
             "error: nowhere/train.csv: no such file; expected a table with the columns id and scroll_id",
         ),
         ({"--fold": "7"}, 'error: fold: expected 0 to 1, or "all", got "7"'),
-        ({"--device": "tpu"}, 'error: device: found "tpu", wanted cpu, cuda or cuda:N'),
+        ({"--device": "tpu"}, 'error: device: expected cpu, cuda or cuda:N, got "tpu"'),
         ({"--init": "nowhere"}, "error: nowhere: found no such file, wanted weights"),
         ({"--settings": "nowhere.toml"}, "error: nowhere.toml: no such file; expected a settings file"),
     ],
