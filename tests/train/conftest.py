@@ -2,19 +2,14 @@
 
 import csv
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from torch import Tensor, nn
 
-from surface_kernel.networks import network
 from surface_kernel.volumes.volume import write_lzw
 from surface_train import settings
 from surface_train.data.cases import Case
@@ -62,26 +57,6 @@ def sheet(seed: int, shape_zyx: tuple[int, int, int] = SHAPE) -> tuple[Grey, Gre
     label[3:-3, 3:-3, 3:-3] = 0
     label[middle : middle + 3][label[middle : middle + 3] == 0] = 1
     return image.clip(1, 255).astype(np.uint8), label
-
-
-class SmallNetwork(nn.Module):
-    """Two layers in place of a library's network: BatchNorm, and a part that draws while it trains."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv3d(1, channels, 3, padding=1), nn.BatchNorm3d(channels)
-        self.last = nn.Conv3d(channels, 1, 3, padding=1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        found = torch.relu(self.norm(self.first(images)))
-        kept = torch.rand(len(images), 1, 1, 1, 1) < 0.8 if self.training else True
-        result: Tensor = self.last(found * kept)
-        return result
-
-
-def small_library() -> SimpleNamespace:
-    """Stand in for segmentation-models-pytorch-3d, whose smallest network takes a second a step."""
-    return SimpleNamespace(create_model=lambda name, **_: SmallNetwork(4 if name == "linknet" else 5))
 
 
 @dataclass(frozen=True)
@@ -144,24 +119,6 @@ def make_sheet() -> Callable[..., tuple[Grey, Grey]]:
 @pytest.fixture
 def real_network() -> None:
     """Ask for the library's network where small ones are the rule."""
-
-
-@pytest.fixture(scope="session")
-def with_small_networks() -> Callable[[pytest.MonkeyPatch], None]:
-    """Return a function that puts `SmallNetwork` into the kernel."""
-    return lambda patched: patched.setattr(network, "_library", small_library)
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Compute with one thread: on arrays this small, several only wait for one another on a busy machine."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(os, "sched_getaffinity", lambda pid: {0})
-        patched.setattr(os, "process_cpu_count", lambda: 1, raising=False)
-        torch.set_num_threads(1)
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -368,17 +368,17 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one thread, as its re
 from pytest import MonkeyPatch
 from surface_kernel.networks import network
 from surface_train.__main__ import main
-import conftest, test_fit
+import small_networks, test_fit
 test_fit.undrawn(MonkeyPatch())
 if sys.argv.pop(1) == "small":
-    network._library = conftest.small_library
+    network._library = small_networks.small_library
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def start(world: Any, settings_file: Path, networks: str, out: Path, *more: str) -> subprocess.Popen[bytes]:
     """Start a run in a process of its own, with "small" or "real" networks."""
-    paths = [*(str(ROOT / room) for room in ("kernel", "train")), str(Path(__file__).parent)]
+    paths = [*(str(ROOT / room) for room in ("kernel", "train", "tests")), str(Path(__file__).parent)]
     words = ["fit", "--settings", str(settings_file), "--data", str(world.data), "--fold", "0", "--device", "cpu"]
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, networks, *words, "--out", str(out), *more],
