@@ -36,7 +36,7 @@ from surface_train.loop import run as training
 from surface_train.loop.fit import Request, fit, forecast
 from surface_train.loop.state import StateError
 from surface_train.losses import loss
-from surface_train.losses.loss import TERMS
+from surface_train.losses.terms import TERMS
 from surface_train.records.record import Record, RecordError, commit
 from surface_train.settings import Average, Optimiser, Sentinel, Settings, Validation
 
@@ -88,7 +88,11 @@ def whole(world: Any, one_thread: None, with_small_networks: Callable, tmp_path_
 
 def brief(request: Request, **entries: Any) -> Request:
     """The same request for a run of one short epoch."""
-    shortened = {"epochs": 1, "steps_per_epoch": 1, "average": Average("swa", 1, batchnorm_steps=1)} | entries
+    shortened = {
+        "epochs": 1,
+        "steps_per_epoch": 1,
+        "average": Average(kind="swa", start_epoch=1, batchnorm_steps=1),
+    } | entries
     return replace(request, settings=replace(request.settings, **shortened))
 
 
@@ -365,17 +369,17 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one thread, as its re
 from pytest import MonkeyPatch
 from surface_kernel.networks import network
 from surface_train.__main__ import main
-import conftest, test_fit
+import small_networks, test_fit
 test_fit.undrawn(MonkeyPatch())
 if sys.argv.pop(1) == "small":
-    network._library = conftest.small_library
+    network._library = small_networks.small_library
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def start(world: Any, settings_file: Path, networks: str, out: Path, *more: str) -> subprocess.Popen[bytes]:
     """Start a run in a process of its own, with "small" or "real" networks."""
-    paths = [*(str(ROOT / room) for room in ("kernel", "train")), str(Path(__file__).parent)]
+    paths = [*(str(ROOT / room) for room in ("kernel", "train", "tests")), str(Path(__file__).parent)]
     words = ["fit", "--settings", str(settings_file), "--data", str(world.data), "--fold", "0", "--device", "cpu"]
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, networks, *words, "--out", str(out), *more],
@@ -433,7 +437,11 @@ def scored(score: float, foreground: float = 0.1, variance: float = 0.1) -> vali
 
 def long_run(world: Any, folder: Path, **entries: Any) -> Request:
     """Eight epochs of a step, the last two averaged, validated after each."""
-    changed = {"epochs": 8, "average": Average("swa", 7, batchnorm_steps=1), "validation": Validation(1, 1, False, 2)}
+    changed = {
+        "epochs": 8,
+        "average": Average(kind="swa", start_epoch=7, batchnorm_steps=1),
+        "validation": Validation(every_epochs=1, cases=1, whole_fold=False, patience=2),
+    }
     return brief(world.request(folder), **(changed | entries))
 
 
@@ -470,7 +478,7 @@ def test_a_run_that_keeps_getting_better_is_not_stopped(
 def test_a_plateau_lowers_the_learning_rate(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_scores(monkeypatch, scored(0.5), scored(0.4))
     optimiser = Optimiser(schedule="plateau", plateau_validations=2, warmup_steps=0)
-    patient = Validation(1, 1, False, patience=100)
+    patient = Validation(every_epochs=1, cases=1, whole_fold=False, patience=100)
     fit(long_run(world, tmp_path / "run", optimiser=optimiser, validation=patient))
     rates = [float(row["learning_rate"]) for row in rows(tmp_path / "run")]
     assert rates == pytest.approx([1e-3] * 3 + [2e-4] * 5)  # a tenth of it, but never below the averaging's
@@ -501,13 +509,13 @@ def test_the_sentinels_count_survives_a_resume(
 
 
 def test_an_exponential_mean_ships_like_the_other(world: Any, tmp_path: Path) -> None:
-    average = Average("ema", 2, decay=0.5, batchnorm_steps=1)
+    average = Average(kind="ema", start_epoch=2, decay=0.5, batchnorm_steps=1)
     fit(brief(world.request(tmp_path / "run"), epochs=3, steps_per_epoch=2, average=average))
     assert told(tmp_path / "run" / "swa.safetensors")["n_averaged"] == 4  # every step of two epochs
 
 
 def test_more_samples_an_epoch_are_averaged(world: Any, tmp_path: Path) -> None:
-    average = Average("swa", 2, samples_per_epoch=2, batchnorm_steps=1)
+    average = Average(kind="swa", start_epoch=2, samples_per_epoch=2, batchnorm_steps=1)
     fit(brief(world.request(tmp_path / "run"), epochs=2, steps_per_epoch=5, average=average))
     assert told(tmp_path / "run" / "swa.safetensors")["n_averaged"] == 2
 
@@ -517,7 +525,7 @@ def test_a_margin_lets_averaged_weights_pass_that_are_a_little_worse(
 ) -> None:
     with_scores(monkeypatch, scored(0.50), scored(0.49))
     for margin, name in ((0.02, "swa"), (0.005, "best")):
-        average = Average("swa", 1, batchnorm_steps=1, gate_margin=margin)
+        average = Average(kind="swa", start_epoch=1, batchnorm_steps=1, gate_margin=margin)
         shipped = fit(brief(world.request(tmp_path / name), average=average))
         with_scores(monkeypatch, scored(0.50), scored(0.49))
         assert told(shipped)["shipped"] == name
@@ -591,7 +599,7 @@ def test_a_run_can_start_from_weights(whole: Run, world: Any, tmp_path: Path) ->
     asked = brief(
         world.request(tmp_path / "run", fold="all", init=start),
         optimiser=Optimiser(learning_rate=1e-12, weight_decay=0),
-        average=Average("swa", 1, learning_rate=1e-12, batchnorm_steps=1),
+        average=Average(kind="swa", start_epoch=1, learning_rate=1e-12, batchnorm_steps=1),
     )
     found, wanted = tensors(fit(asked)), tensors(start)
     assert found.keys() == wanted.keys()
@@ -640,7 +648,9 @@ def test_a_broken_case_stops_the_run_with_its_name(
     image, label = make_sheet(0)
     write_case(tmp_path, "5", "100", image, label[:-1])
     write_table(tmp_path, [("5", "100")])
-    with pytest.raises(ValueError, match=r"5\.tif: found a label of \(31, 40, 36\), wanted \(32, 40, 36\)"):
+    with pytest.raises(
+        ValueError, match=r"5\.tif: expected a label of \(32, 40, 36\) as its image, got \(31, 40, 36\)"
+    ):
         fit(brief(replace(world.request(tmp_path / "run", fold="all"), data=tmp_path)))
 
 
@@ -648,7 +658,11 @@ def test_a_broken_case_stops_the_run_with_its_name(
 
 
 def test_the_cases_to_check_are_few_fixed_and_of_many_scrolls() -> None:
-    made = tuple(cases.Case(f"{scroll}{n}", scroll, Path(), Path()) for scroll in "abcd" for n in range(5))
+    made = tuple(
+        cases.Case(name=f"{scroll}{n}", scroll=scroll, image=Path(), label=Path())
+        for scroll in "abcd"
+        for n in range(5)
+    )
     found = training._spread(made, 4)
     assert [case.scroll for case in found] == ["a", "b", "c", "d"]
     assert training._spread(made[::-1], 4) == found
@@ -658,5 +672,5 @@ def test_the_cases_to_check_are_few_fixed_and_of_many_scrolls() -> None:
 
 
 def test_the_same_cases_are_split_the_same_by_the_run_and_by_hand(whole: Run, world: Any) -> None:
-    sides = folds.split(cases.read(world.data)[0], "0", "scroll", 2)
+    sides = folds.split(cases.read(world.data)[0], "0", kind="scroll", count=2)
     assert told(whole.folder / "weights.safetensors")["split_sha256"] == sides.digest

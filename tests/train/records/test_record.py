@@ -24,7 +24,10 @@ from surface_train.loss_weights import LossWeights
 from surface_train.records import events, record
 from surface_train.records.record import Record, RecordError, commit, environment, origin
 
-SIDES = Split((Case("1", "5", Path(), Path()), Case("2", "5", Path(), Path())), (Case("3", "6", Path(), Path()),), "0")
+CASES = [
+    Case(name=name, scroll=scroll, image=Path(), label=Path()) for name, scroll in (("1", "5"), ("2", "5"), ("3", "6"))
+]
+SIDES = Split(tuple(CASES[:2]), tuple(CASES[2:]), "0")
 
 
 @pytest.fixture

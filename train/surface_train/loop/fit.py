@@ -77,7 +77,7 @@ def _sides(request: Request) -> Split:
     whole, missing = cases.read(request.data, settings.exclude, settings.labels_dir)
     if missing:
         log.info("%d rows of train.csv have no image or no label and are left out", missing)
-    sides = split(whole, request.fold, settings.folds, settings.fold_count)
+    sides = split(whole, request.fold, kind=settings.folds, count=settings.fold_count)
     if request.fold != ALL:
         log.info("%s", described(whole, settings.folds, settings.fold_count))
     for name, side in (("training", sides.training), ("validation", sides.validation)):

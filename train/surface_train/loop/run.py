@@ -30,6 +30,7 @@ from surface_train.loop.budget import Budget
 from surface_train.loop.schedule import learning_rate
 from surface_train.loop.state import Progress
 from surface_train.loop.step import Stepper
+from surface_train.losses.terms import label_maps
 from surface_train.records.record import Record, commit, origin
 from surface_train.settings import Augment, Settings
 
@@ -37,7 +38,6 @@ log = logging.getLogger("surface_train")
 
 _LOSS_BATCHES = 4  # of the validation cases, on which the loss is looked at: the same ones every time
 _VALIDATED = ("loss", *(field.name for field in fields(Checked)))  # the columns of a validation, empty without one
-_UNVARIED = Augment(False, False, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Run:
@@ -49,7 +49,8 @@ class Run:
         torch.manual_seed(settings.seed)
         self.settings, self.sides, self.record, self.device, self.group = settings, sides, record, device, group
         self.stepper = Stepper(self._initial(init), settings, device, group)
-        self.sampler = Sampler(Store(sides.training, settings), settings, group.rank, group.size)
+        maps, store = label_maps(settings.loss), Store(sides.training, settings)
+        self.sampler = Sampler(store, settings, maps=maps, rank=group.rank, ranks=group.size)
         self.checked = _spread(sides.validation, settings.validation.cases)
         self.decay = settings.average.decay if settings.average.kind == "ema" else None
         self.average = Average(self.decay)
@@ -72,8 +73,8 @@ class Run:
     @cached_property
     def _unvaried(self) -> Sampler:
         """Give patches of the cases to check, as they are."""
-        settings = replace(self.settings, augment=_UNVARIED, label_2="ignored")
-        return Sampler(Store(self.checked, settings), settings)
+        settings = replace(self.settings, augment=Augment.none(), label_2="ignored")
+        return Sampler(Store(self.checked, settings), settings, maps=label_maps(settings.loss))
 
     @property
     def network(self) -> nn.Module:
