@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from surface_kernel.networks.architecture import Architecture
+from surface_kernel.postprocess.mask import MaskSettings
+from surface_kernel.postprocess.steps import DropSmallComponents, Threshold
 from surface_train import settings
 from surface_train.loss_weights import LossWeights
 from surface_train.settings import (
@@ -61,8 +63,11 @@ def test_the_file_for_a_gpu_lists_every_entry_with_its_default() -> None:
     path = next(path for path in SHIPPED if path.stem == "unet_resnet18")
     assert settings.read(path) == Settings()
     written = set(re.findall(r"^(\w+) =", path.read_text(), re.MULTILINE))
-    tables = {name: value for name, value in asdict(Settings()).items() if isinstance(value, dict)}
-    assert written == (set(asdict(Settings())) - set(tables)) | {name for table in tables.values() for name in table}
+    entries = asdict(Settings())
+    del entries["mask"]  # whose entries stand at the file's top
+    mask = {"clear_unscanned", "step", "least_voxels", "connectivity"}
+    tables = {name: value for name, value in entries.items() if isinstance(value, dict)}
+    assert written == (set(entries) - set(tables)) | {name for table in tables.values() for name in table} | mask
 
 
 def test_a_preset_stands_under_the_numbers_of_the_file(tmp_path: Path) -> None:
@@ -106,6 +111,11 @@ def test_tables_reach_their_parts(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("epoch = 3", "epoch: unknown entry, expected one of epochs, steps_per_epoch"),
+        ("postproces = 3", "sentinel, postprocess, clear_unscanned"),
+        ("[mask]\nclear_unscanned = true", "mask: unknown entry, expected one of epochs"),
+        ("threshold = 0.5", "threshold: unknown entry, expected one of epochs"),
+        ("clear_unscanned = 3", "clear_unscanned: expected true or false, got 3"),
+        ('[[postprocess]]\nstep = "melt"', "postprocess, step 1: step: expected one of threshold, drop_small_comp"),
         ("[loss]\ndice = 1", "loss.dice: unknown entry, expected one of preset, dice_weight"),
         ("epochs = 3.5", "epochs: expected a whole number, got 3.5"),
         ("epochs = true", "epochs: expected a whole number, got true"),
@@ -284,6 +294,17 @@ validations = 2
 def test_a_file_has_the_digest_that_runs_before_saved(tmp_path: Path, text: str, digest: str) -> None:
     """Computed at commit c58b484. A run resumes only with the digest that it began with."""
     assert read(tmp_path, text).digest == digest
+
+
+def test_masks_are_made_as_the_kernel_makes_them_where_nothing_is_said(tmp_path: Path) -> None:
+    assert Settings().mask == MaskSettings()
+    text = '[[postprocess]]\nstep = "drop_small_components"\nleast_voxels = 1000\nconnectivity = {}'
+    usual = read(tmp_path, '[[postprocess]]\nstep = "threshold"\n' + text.format(26))
+    assert usual == Settings()
+    other = read(tmp_path, "clear_unscanned = false\n" + '[[postprocess]]\nstep = "threshold"\n' + text.format(6))
+    drop = DropSmallComponents(least_voxels=1000, connectivity=6)
+    assert other.mask == MaskSettings(steps=(Threshold(), drop), clear_unscanned=False)
+    assert other.digest != usual.digest == Settings().digest  # the best weights are chosen by masks
 
 
 def test_the_digest_leaves_out_what_the_weights_do_not_depend_on() -> None:

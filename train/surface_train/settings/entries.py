@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from surface_train.loss_weights import LossWeights
 
+NO_ENTRY = "no entry"  # in the metadata of a field that a file does not write under its name
 _Table = TypeVar("_Table")
 
 
@@ -19,22 +20,26 @@ def require(sound: bool, entry: str, *, expected: str, got: object) -> None:
         raise SettingsError(f"{entry}: expected {expected}, got {_shown(got)}")
 
 
-def from_table(kind: type[_Table], entries: Mapping[str, Any], place: str = "") -> _Table:
+def from_table(
+    kind: type[_Table], entries: Mapping[str, Any], place: str = "", *, others: tuple[str, ...] = ()
+) -> _Table:
     """Make a dataclass, and the dataclasses inside it, from a TOML table.
 
     Args:
         kind: the dataclass; its annotations are the types of the entries.
         entries: the table as tomllib returns it. Entries that it lacks keep their defaults.
         place: what names in messages begin with: "loss." inside the table `loss`.
+        others: entries that the file may have too, which the caller reads.
 
     Raises:
         SettingsError: for an unknown entry, or a value of another type or out of range.
         ValueError: from the classes that are not this package's, naming the entry too.
     """
     hints = get_type_hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    listed = dataclasses.fields(kind)  # type: ignore[arg-type]
+    known = [field.name for field in listed if NO_ENTRY not in field.metadata]
     if unknown := sorted(set(entries) - set(known)):
-        raise SettingsError(f"{place}{unknown[0]}: unknown entry, expected one of {', '.join(known)}")
+        raise SettingsError(f"{place}{unknown[0]}: unknown entry, expected one of {', '.join([*known, *others])}")
     values = {name: _value(hints[name], value, place + name) for name, value in entries.items()}
     if issubclass(kind, LossWeights):
         return kind.from_preset(values.pop("preset", "rebalanced"), values)

@@ -3,17 +3,20 @@
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from surface_kernel.networks.architecture import Architecture
+from surface_kernel.postprocess.mask import MaskSettings
 from surface_kernel.volumes.intensity import Intensity
 from surface_train.loss_weights import LossWeights
-from surface_train.settings.entries import SettingsError, from_table, require
+from surface_train.settings.entries import NO_ENTRY, SettingsError, from_table, require
 from surface_train.settings.optimisation import Average, Optimiser
 from surface_train.settings.sampling import Augment, Patches, check_patch
 from surface_train.settings.validating import Sentinel, Validation
+
+_MASK_ENTRIES: tuple[str, ...] = ("postprocess", "clear_unscanned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,11 @@ class Settings:
     validation: Validation = field(default_factory=Validation)
     """When and on what the weights are validated."""
 
+    mask: MaskSettings = field(default_factory=MaskSettings, metadata={NO_ENTRY: True})
+    """How masks are made of logits, in validation as in the submission. A file writes its entries at its top:
+    [[postprocess]] tables and clear_unscanned (`surface_kernel.postprocess.mask`). A threshold without a number is 0.5
+    during the training and chosen at its end."""
+
     sentinel: Sentinel = field(default_factory=Sentinel)
     """When a run is stopped because its prediction has collapsed."""
 
@@ -100,6 +108,9 @@ class Settings:
         entries = asdict(self)
         for name in ("cache_gb", "workers"):
             del entries["patches"][name]
+        del entries["mask"]
+        if self.mask != MaskSettings():  # at its default it is left out: so it was before there was such an entry
+            entries["mask"] = self.mask.to_entries()
         return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
@@ -112,6 +123,7 @@ def read(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: expected a settings file in TOML, got {error}") from error
     try:
-        return from_table(Settings, entries)
+        of_mask = {name: entries.pop(name) for name in _MASK_ENTRIES if name in entries}
+        return replace(from_table(Settings, entries, others=_MASK_ENTRIES), mask=MaskSettings.from_entries(of_mask))
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
