@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surface_kernel.volumes import volume
-from surface_phantom.dataset import make_volume, write_dataset
-from surface_phantom.looks import LOOKS
+from surface_phantom import LOOKS, make_volume, write_dataset
 from surface_study.plan import Plan
 
 Grey = npt.NDArray[np.uint8]
@@ -40,7 +39,13 @@ def make(work: Path, plan: Plan) -> None:
     data, big = work / "data", work / "big"
     if not data.exists():
         partial = _emptied(work / "data.partial")
-        write_dataset(partial, plan.volumes, plan.unseen, plan.size_zyx, plan.data_seed)
+        write_dataset(
+            partial,
+            volumes=plan.volumes,
+            test_volumes=plan.unseen,
+            size_zyx=plan.size_zyx,
+            seed=plan.data_seed,
+        )
         partial.rename(data)
     if not big.exists():
         partial = _emptied(work / "big.partial")
