@@ -1,4 +1,4 @@
-"""The phantoms that everything is trained and judged on, made once."""
+"""The phantoms that everything is trained and evaluated on, generated once."""
 
 import shutil
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from surface_kernel.volumes import volume
 from surface_phantom import LOOKS, make_volume, write_dataset
-from surface_study.plan import Plan
+from surface_study.plan import StudyPlan
 
 Grey = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class World:
+class LabelledPhantom:
     """A phantom with its label, both uint8 (z, y, x)."""
 
     name: str
@@ -24,18 +24,22 @@ class World:
     label: Grey
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Means over volumes: label 1 of all voxels, 1 and 2 of all, its standard deviation, label 1 of the labelled."""
+@dataclass(frozen=True, kw_only=True)
+class LabelShares:
+    """How frequent the labels are: means over volumes."""
 
     surface: float
+    """Label 1, as a share of all voxels."""
     both: float
-    both_spread: float
+    """Labels 1 and 2, as a share of all voxels."""
+    both_std: float
+    """Standard deviation of `both` over volumes."""
     surface_of_labelled: float
+    """Label 1, as a share of the voxels labelled 0 or 1."""
 
 
-def make(work: Path, plan: Plan) -> None:
-    """Make WORK/data and WORK/big, unless they are there. Each appears complete or not at all."""
+def make(work: Path, plan: StudyPlan) -> None:
+    """Generate WORK/data and WORK/big unless they exist. Each appears complete or not at all."""
     data, big = work / "data", work / "big"
     if not data.exists():
         partial = _emptied(work / "data.partial")
@@ -57,35 +61,40 @@ def make(work: Path, plan: Plan) -> None:
 
 
 def training_data(work: Path) -> Path:
-    """Give the folder that a training reads."""
+    """Return the folder that a training reads."""
     return work / "data" / "competition"
 
 
-def unseen(work: Path) -> list[World]:
-    """Read the volumes that no training saw, in the order of their names."""
+def unseen(work: Path) -> list[LabelledPhantom]:
+    """Return the test volumes, in the order of their names."""
     images = sorted((work / "data" / "competition" / "test_images").glob("*.tif"))
     labels = work / "data" / "test_labels"
-    return [World(path.stem, volume.read(path), volume.read(labels / path.name)) for path in images]
+    return [LabelledPhantom(path.stem, volume.read(path), volume.read(labels / path.name)) for path in images]
 
 
-def big(work: Path) -> World:
-    """Read the large phantom, which no training saw either."""
-    return World("big", volume.read(work / "big" / "image.tif"), volume.read(work / "big" / "label.tif"))
+def big(work: Path) -> LabelledPhantom:
+    """Return the large phantom, a test volume too."""
+    return LabelledPhantom("big", volume.read(work / "big" / "image.tif"), volume.read(work / "big" / "label.tif"))
 
 
-def shares(work: Path) -> Shares:
-    """Count the labels of the volumes to learn from."""
+def shares(work: Path) -> LabelShares:
+    """Return the label shares of the training volumes."""
     folder = work / "data" / "competition" / "train_labels"
     return count([volume.read(path) for path in sorted(folder.glob("*.tif"))])
 
 
-def count(labels: Sequence[Grey]) -> Shares:
-    """Count labels {0, 1, 2} of one or more volumes; a volume without a labelled voxel counts as without surface."""
+def count(labels: Sequence[Grey]) -> LabelShares:
+    """Return the label shares of one or more volumes; one without a labelled voxel counts as without surface."""
     surface = np.array([(label == 1).mean() for label in labels])
     both = np.array([(label > 0).mean() for label in labels])
     labelled = np.array([(label < 2).mean() for label in labels])
     of_labelled = np.divide(surface, labelled, out=np.zeros_like(surface), where=labelled > 0)
-    return Shares(float(surface.mean()), float(both.mean()), float(both.std()), float(of_labelled.mean()))
+    return LabelShares(
+        surface=float(surface.mean()),
+        both=float(both.mean()),
+        both_std=float(both.std()),
+        surface_of_labelled=float(of_labelled.mean()),
+    )
 
 
 def _emptied(folder: Path) -> Path:
