@@ -1,5 +1,17 @@
-"""The study trains the small networks of the trainer's tests."""
+"""The study's command line configures logging."""
 
-from train.conftest import logging_as_before, one_thread, with_small_networks
+import logging
+from collections.abc import Iterator
 
-__all__ = ["logging_as_before", "one_thread", "with_small_networks"]
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command line does to the loggers."""
+    loggers = [logging.getLogger(name) for name in (None, "surface_study", "surface_train")]
+    handlers, levels = list(loggers[0].handlers), [logger.level for logger in loggers]
+    yield
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)

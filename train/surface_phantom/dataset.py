@@ -103,6 +103,7 @@ def plan(
     """
     total = volumes + test_volumes + _DEPRECATED
     rng = np.random.default_rng([seed, total])
+    # From 7 to 10 digits, as the competition's ids.
     ids = [str(int(n) + 1_000_000) for n in rng.choice(4_000_000_000, total, replace=False)]
 
     def planned(

@@ -45,6 +45,7 @@ def make_volume(seed: int | tuple[int, ...], shape_zyx: Shape, look: Look) -> Ph
     """
     check_size(shape_zyx)
     for attempt in range(_SCROLLS):
+        # A stream for each: another label leaves the scroll and its scan as they are.
         scroll, annotator, tomograph = np.random.default_rng([*np.atleast_1d(seed), attempt]).spawn(3)
         frame = draw_frame(scroll, shape_zyx, look)
         sheets = draw_sheets(scroll, frame=frame, shape_zyx=shape_zyx, look=look)

@@ -159,6 +159,7 @@ def score_masks(masks: Masks, threads: int | None = None) -> CaseScore:
     predicted, truth = masks.predicted[box], masks.truth[box]
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         varied = pool.submit(variation_of_information, predicted, truth)
+        # Octants are cut from the whole volume: topology depends on the background around the foreground.
         octants = match_octants(masks.predicted, masks.truth, pool)
         variation = varied.result()
     predicted_voxels, true_voxels = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))

@@ -62,6 +62,7 @@ def run_pieces(todo: Sequence[Piece], *, work: Path, plan: StudyPlan, workers: i
         for piece in missing:
             piece.run(work, plan)
         return
+    # A queue of cores to pin processes to: unpinned, those of several threads would slow one another down.
     cores: queue.SimpleQueue[int] = queue.SimpleQueue()
     allowed = sorted(os.sched_getaffinity(0))
     for place in range(workers):
