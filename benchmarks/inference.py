@@ -1,13 +1,13 @@
-"""The kernel's pipeline beside its network alone: python benchmarks/inference.py network|accelerator|outside
+"""The kernel's pipeline compared with its network alone: python benchmarks/inference.py network|accelerator|outside
 
 network      Unet/resnet18, untrained, float32, 2 threads, from LZW TIFFs on disk to masks on disk: the kernel, the same
              tiles through the network alone, and MONAI's sliding_window_inference in the same tiles between Pillow and
-             the kernel's writer (benchmarks/requirements-peers.txt). Turn by turn, one 320³ volume a turn, three turns
-             after a volume of 64³ that warms up: nothing is gained by having several volumes under way.
-accelerator  A network that sleeps 30 ms a tile and takes no CPU, four tiles a batch, 64 tiles a volume, on one and on
-             two workers. Idle is 1 − tiles · 30 ms / wall, from the moment the workers are loaded, nothing decoded yet,
-             to the last mask on disk.
-outside      The CPU-seconds a volume of all that is not the network: the same pipeline around an identity, in the
+             the kernel's writer (benchmarks/requirements-peers.txt). In turns, one 320³ volume per turn, three turns
+             after a volume of 64³ for warm-up: nothing is gained by processing several volumes at a time.
+accelerator  A network that sleeps 30 ms per tile and uses no CPU, four tiles per batch, 64 tiles per volume, on one
+             and on two workers. Idle is 1 − tiles · 30 ms / wall time, from the moment the workers are loaded, nothing
+             decoded yet, to the last mask on disk.
+outside      CPU-seconds per volume of everything but the network: the same pipeline with an identity network, in the
              tiles that the plan of least work chooses, and in tiles of 128³ at half overlap.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import described, spread
+from machine import describe, median_and_range
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ TOLD = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)
 
 
 class Sleeping(nn.Module):
-    """Takes its time, and none of the CPU's; gives back what it gets."""
+    """Takes time but no CPU, and returns its input."""
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Sleep."""
@@ -58,7 +58,7 @@ class Sleeping(nn.Module):
 
 @dataclass(frozen=True)
 class Load:
-    """Makes an engine in a worker. kind: the network. planned: tiles of least work, or those of TILE."""
+    """Makes an engine in a worker: a kind of network, in the tiles of least work or in those of TILE."""
 
     kind: str
     planned: bool
@@ -75,14 +75,14 @@ class Load:
 
 
 def made(kind: str) -> nn.Module:
-    """Give a network, the same each time."""
+    """Return a network, the same each time."""
     torch.manual_seed(0)
     networks = {"sleep": Sleeping, "identity": nn.Identity, "unet": partial(network.build, Architecture())}
     return networks[kind]().eval().requires_grad_(False)
 
 
 def device(planned: bool, batch: int = 1) -> Device:
-    """Give the device that everything here runs on."""
+    """Return the device that everything here runs on."""
     plain = Device(name="cpu", dtype="float32", batch=batch, threads=THREADS, layout="contiguous")
     return plain.within(cost.of(made("unet"), (TILE,) * 3)) if planned else plain
 
@@ -119,7 +119,7 @@ def through(pipeline: Pipeline, units: list[Unit]) -> float:
 
 
 def network_alone(module: nn.Module, grid: Grid) -> float:
-    """Run as many tiles as the plan has; give the seconds."""
+    """Run as many tiles as the plan has; return the seconds."""
     tiles = torch.randn(1, 1, *grid.tile_zyx)
     began_s = time.perf_counter()
     with torch.inference_mode():
@@ -166,9 +166,9 @@ def beside_the_network(folder: Path) -> None:
             found["MONAI"].append(through_monai(module, grid, unit))
     print(f"# {TURNS} volumes of {SIDE}³, disk to mask on disk, Unet/resnet18 in float32, {THREADS} threads\n")
     print(f"{grid.tiles} tiles of {grid.tile_zyx}, one at a time, each voxel computed {grid.redundancy:.2f} times.\n")
-    print("| who | seconds a volume, median (range) | times the network alone, of the sums |\n|---|---|---|")
+    print("| who | seconds per volume, median (range) | times the network alone, of the sums |\n|---|---|---|")
     for name, seconds in found.items():
-        print(f"| {name} | {spread(seconds)} | {sum(seconds) / sum(found['network']):.3f} |")
+        print(f"| {name} | {median_and_range(seconds)} | {sum(seconds) / sum(found['network']):.3f} |")
 
 
 def tiles_of(chosen: Device) -> Grid:
@@ -178,7 +178,7 @@ def tiles_of(chosen: Device) -> Grid:
 
 
 def beside_an_accelerator(folder: Path) -> None:
-    """Measure how long a sleeping network waits."""
+    """Measure the share of time in which a sleeping network is idle."""
     units, wall_s = volumes(folder, VOLUMES), {}
     for workers in (1, 2):
         loaded = Load("sleep", False), "cpu", workers
@@ -188,7 +188,7 @@ def beside_an_accelerator(folder: Path) -> None:
             through(pipeline, volumes(folder, workers, 64))
             wall_s[workers] = through(pipeline, units)
     tiles = Grid((SIDE,) * 3, (TILE,) * 3, 0.5).tiles
-    print(f"# A network that sleeps {SLEEP_S * 1e3:.0f} ms a tile, {VOLUMES} volumes of {SIDE}³ of {tiles} tiles\n")
+    print(f"# A network that sleeps {SLEEP_S * 1e3:.0f} ms per tile, {VOLUMES} volumes of {SIDE}³ of {tiles} tiles\n")
     print("| workers | wall, s | idle |\n|---|---|---|")
     for workers, seconds in wall_s.items():
         print(f"| {workers} | {seconds:.1f} | {1 - VOLUMES * tiles * SLEEP_S / workers / seconds:.1%} |")
@@ -196,9 +196,9 @@ def beside_an_accelerator(folder: Path) -> None:
 
 
 def outside(folder: Path) -> None:
-    """Measure the CPU-seconds of all processes around an identity."""
+    """Measure the CPU-seconds of all processes with an identity network."""
     units = volumes(folder, 8)
-    print(f"# CPU-seconds a volume of {SIDE}³ outside the network, disk to mask on disk\n")
+    print(f"# CPU-seconds per volume of {SIDE}³ outside the network, disk to mask on disk\n")
     print("| tiles | CPU-seconds | wall, s |\n|---|---|---|")
     for planned in (True, False):
         grid = tiles_of(device(planned))
@@ -212,7 +212,7 @@ def outside(folder: Path) -> None:
 
 
 def cpu_seconds(process: int) -> float:
-    """Give the CPU-seconds that a process has used so far."""
+    """Return the CPU-seconds that a process has used so far."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -221,10 +221,10 @@ def main() -> None:
     """Measure what is asked for."""
     measure = {"network": beside_the_network, "accelerator": beside_an_accelerator, "outside": outside}
     if sys.argv[1:2] == [] or sys.argv[1] not in measure:
-        sys.exit(f"found {sys.argv[1:]}, wanted one of {', '.join(measure)}")
+        sys.exit(f"expected one of {', '.join(measure)}, got {' '.join(sys.argv[1:]) or 'nothing'}")
     with tempfile.TemporaryDirectory() as folder:
         measure[sys.argv[1]](Path(folder))
-    print(f"\nMachine: {described()}.")
+    print(f"\nMachine: {describe()}.")
 
 
 if __name__ == "__main__":

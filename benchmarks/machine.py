@@ -1,4 +1,4 @@
-"""What a figure was measured on, in a line; and how a few figures are told."""
+"""How benchmarks describe the machine, and summarise a few timings."""
 
 import os
 import platform
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 
-def described() -> str:
-    """Describe the machine, its software, and how busy it is with other things."""
+def describe() -> str:
+    """Return the machine, its software and its load, in one line."""
     import numba
     import torch
 
@@ -21,6 +21,6 @@ def described() -> str:
     return f"{len(os.sched_getaffinity(0))} cores of {model} ({', '.join(flags)}), {gpu}; {versions}; {load} at the end"
 
 
-def spread(seconds: list[float]) -> str:
-    """Give a median and its range."""
+def median_and_range(seconds: list[float]) -> str:
+    """Return the median of some timings, and their range."""
     return f"{np.median(seconds):.3f} ({min(seconds):.3f}–{max(seconds):.3f})"

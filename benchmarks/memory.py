@@ -1,10 +1,10 @@
-"""Memory against a volume's depth: python benchmarks/memory.py
+"""Peak memory by depth of the volume: python benchmarks/memory.py
 
-`python -m surface_kernel predict` on .npy volumes of 320 × 320 voxels and growing depth, its logits going to disk as
-they come, one layer of 3 × 3 × 3 weights as the network. Then Unet/resnet18 at one depth, beside what cannot be
+`python -m surface_kernel predict` on .npy volumes of 320 × 320 voxels and growing depth, its logits streamed to
+disk, one layer of 3 × 3 × 3 weights as the network. Then Unet/resnet18 at one depth, compared with what cannot be
 avoided: weights twice (as loaded and as placed), one tile's activations as `cost` counts them, its input and the
-logits of the layers that are kept. Each in processes of their own; the peak is the worker's (VmHWM), less what it holds
-after the same run on a volume of one tile with the small network.
+logits of the layers that are kept. Each run has its own processes; the peak is the worker's (VmHWM), minus that of the
+same run on a volume of one tile with the small network.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import described
+from machine import describe
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,7 @@ TOLD = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)
 
 
 def made(kind: str) -> nn.Module:
-    """Give a network."""
+    """Return a network."""
     torch.manual_seed(0)
     module = network.build(Architecture()) if kind == "unet" else nn.Conv3d(1, 1, 3, padding=1)
     return module.eval().requires_grad_(False)
@@ -78,19 +78,19 @@ def one(kind: str, depth: int, across: int) -> float:
 
 
 def peak_gb(process: int) -> float:
-    """Give the most memory that a process has held so far."""
+    """Return the peak memory of a process so far, in GB."""
     status = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
 
 
 def in_its_own(kind: str, depth: int, across: int) -> float:
-    """Do so in a process of its own."""
+    """Return what `one` returns in a process of its own."""
     command = [sys.executable, "-W", "ignore", __file__, kind, str(depth), str(across)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def unavoidable_gb() -> float:
-    """Count what a prediction with the Unet holds at the least."""
+    """Return the least memory that a prediction with the Unet needs, in GB."""
     counted, voxels = cost.of(made("unet"), (TILE,) * 3), TILE**3
     weights = 2 * sum(tensor.numel() * tensor.element_size() for tensor in made("unet").state_dict().values())
     kept = Grid((ACROSS,) * 3, (TILE,) * 3, 0.5).kept_bytes
@@ -107,8 +107,8 @@ def main() -> None:
         print(f"| 3 × 3 × 3 weights | {depth} | {peak:.2f} | {peak - base:.2f} |")
     peak, least = in_its_own("unet", ACROSS, ACROSS), unavoidable_gb()
     print(f"| Unet/resnet18 | {ACROSS} | {peak:.2f} | {peak - base:.2f} |")
-    print(f"\nUnet/resnet18 cannot do with less than {least:.2f} GB: it took {(peak - base) / least:.2f} times that.")
-    print(f"Machine: {described()}.")
+    print(f"\nUnet/resnet18 needs at least {least:.2f} GB and took {(peak - base) / least:.2f} times that.")
+    print(f"Machine: {describe()}.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a 320³ phantom costs: python benchmarks/phantom.py [SIDE]
+"""The cost of a 320³ phantom: python benchmarks/phantom.py [SIDE]
 
-Prints, for each look, the seconds to make a volume and to write it, the peak memory of the process, and how hard the
-volume is. The first volume, a small one, is not counted: it compiles.
+Prints, for each look, the seconds to generate a volume and to write it, the peak memory of the process, and the
+hardness of the volume. A small first volume, for compilation, is not counted.
 """
 
 import resource

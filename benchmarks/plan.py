@@ -1,7 +1,7 @@
-"""The plan of least work beside the naive one, on the demo's network: python benchmarks/plan.py [DEMO]
+"""The plan of least work compared with the naive one, on the demo's network: python benchmarks/plan.py [DEMO]
 
-DEMO is the folder that scripts/demo.sh leaves. Its test volumes are predicted in the tiles that the plan chooses and in
-tiles of the trained size at half overlap, turn by turn, float32 on the CPU, and both are scored on the hidden labels.
+DEMO is the folder that scripts/demo.sh writes. Its test volumes are predicted in the tiles that the plan chooses and in
+tiles of the trained size at half overlap, in turns, float32 on the CPU, and both are scored on the hidden labels.
 """
 
 import sys
@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from machine import described
+from machine import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
@@ -51,16 +51,16 @@ def main() -> None:
                     drop_small_components(mask, asked.dust_voxels, connectivity=26)
                     masks[name] = mask, engine.grid(grey.shape)
             for name, (mask, grid) in masks.items():
-                found = score_case(mask, label)
+                score = score_case(mask, label)
                 seconds[name] += float(np.median(laps[name]))
-                scores[name].append(found.score)
-                told = f"{grid.tiles} of {grid.tile_zyx} | {grid.redundancy:.2f} times | {np.median(laps[name]):.2f}"
-                scored = f"{found.score:.4f} | {found.surface_dice:.4f} | {found.dice:.4f}"
-                print(f"| {path.stem} | {name} | {told} | {scored} |")
+                scores[name].append(score.score)
+                tiles = f"{grid.tiles} of {grid.tile_zyx} | {grid.redundancy:.2f} times | {np.median(laps[name]):.2f}"
+                scored = f"{score.score:.4f} | {score.surface_dice:.4f} | {score.dice:.4f}"
+                print(f"| {path.stem} | {name} | {tiles} | {scored} |")
     change = np.mean(scores["least work"]) - np.mean(scores["naive"])
     ratio = seconds["naive"] / seconds["least work"]
     print(f"\nThe naive plan takes {ratio:.2f} times as long; least work changes the mean score by {change:+.4f}.")
-    print(f"Machine: {described()}.")
+    print(f"Machine: {describe()}.")
 
 
 if __name__ == "__main__":

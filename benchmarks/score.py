@@ -1,11 +1,11 @@
-"""The score beside the official scorer's parts, on the same volumes: python benchmarks/score.py [SIDE] [PAIRS]
+"""The score compared with the official scorer's parts, on the same volumes: python benchmarks/score.py [SIDE] [PAIRS]
 
 The official parts are the compiled Betti matching module of topolosses 0.2.0, google-deepmind's surface-distance 0.1,
-and scikit-image's variation of information over cc3d; they want numpy < 2, so run this in an environment of its own
+and scikit-image's variation of information over cc3d; they need numpy < 2, so run this in an environment of its own
 where they are installed, with what surface_score needs. Each pair is a phantom's label, pierced so that there are true
 tunnels to match, and that label moved, blurred, pierced, bridged and speckled. Each scorer runs in a process of its
-own, the two in turn, after a small volume on which it compiles or loads what it needs. Prints a page of markdown, and
-exits 1 if the two disagree.
+own, the two in turn, after a small volume on which it compiles or loads what it needs. Prints a page of Markdown, and
+exits with 1 if the two disagree.
 """
 
 import json
@@ -24,26 +24,26 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train"), str(ROOT / "tests" / "score")]
 
 THREADS = 2
-AGREE = 1e-9
+TOLERANCE = 1e-9
 PARTS = ("topology", "surface Dice", "VOI")
 
 
 def main() -> int:
-    """Make the pairs, time both scorers on each, print the page."""
+    """Generate the pairs, time both scorers on each, print the page."""
     side, pairs = (int(value) for value in [*sys.argv[1:], *("320", "2")[len(sys.argv) - 1 :]][:2])
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "official": []}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(pairs):
             path = Path(folder) / f"{number}.npz"
             np.savez(path, **dict(zip(("prediction", "label"), make_pair(number, side), strict=True)))
-            for name, found in runs.items():
+            for name, rows in runs.items():
                 command = [sys.executable, "-W", "ignore", __file__, "--run", name, str(path)]
-                found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+                rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     return report(side, runs)
 
 
 def make_pair(seed: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make a prediction and a label, uint8 (z, y, x), with as many kinds of error as a young network makes."""
+    """Return a prediction and a label, uint8 (z, y, x), with the kinds of error that a network in training makes."""
     from surface_phantom import LOOKS, make_volume
 
     label = make_volume(seed, (side, side, side), LOOKS[seed % len(LOOKS)]).label
@@ -61,7 +61,7 @@ def make_pair(seed: int, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """Score with surface_score: the whole on THREADS threads, then each part on one."""
+    """Score with surface_score: the total on THREADS threads, then each part on one."""
     from surface_score import score_case
     from surface_score.betti import octants
     from surface_score.leaderboard import masks_of
@@ -128,11 +128,11 @@ def official(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
 
 
 def report(side: int, runs: dict[str, list[dict[str, float]]]) -> int:
-    """Print the page. Return 1 if a count differs, or a number by more than AGREE."""
+    """Print the page. Return 1 if a count differs, or a number by more than TOLERANCE."""
     faults = []
     print(f"# Score of {len(runs['ours'])} pairs of {side}³, seconds\n")
     print(
-        "| pair | scorer | whole | cores' seconds | "
+        "| pair | scorer | total | CPU-seconds | "
         + " | ".join(PARTS)
         + " | peak GB | score | matched, predicted, true |"
     )
@@ -146,25 +146,25 @@ def report(side: int, runs: dict[str, list[dict[str, float]]]) -> int:
         same = [key for key in second if key.startswith("betti") and first[key] != second[key]]
         close = ("score", "topo_score", "surface_dice", "voi_split", "voi_merge")
         faults += [f"pair {number}: {key}" for key in same]
-        faults += [f"pair {number}: {key}" for key in close if abs(first[key] - second[key]) > AGREE]
+        faults += [f"pair {number}: {key}" for key in close if abs(first[key] - second[key]) > TOLERANCE]
     ratios, busy = (
         ", ".join(f"{b[key] / a[key]:.1f}" for a, b in zip(*runs.values(), strict=True)) for key in ("whole", "busy")
     )
-    print(f"\nThe whole on {THREADS} threads, its parts each on one. The official scorer takes its own threads.")
-    print(f"Official to ours: {ratios} in time, {busy} in cores' seconds. They agree: {not faults}. {faults or ''}")
+    print(f"\nThe total on {THREADS} threads, its parts each on one. The official scorer chooses its own threads.")
+    print(f"Official to ours: {ratios} in wall time, {busy} in CPU-seconds. They agree: {not faults}. {faults or ''}")
     print(f"Before the first volume, compiling or loading included: {runs['ours'][0]['first']:.1f} s.")
     print(f"Machine: {machine()}")
     return bool(faults)
 
 
 def peak_gb() -> float:
-    """Return the most memory that this process has held so far."""
+    """Return the peak memory of this process so far, in GB."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1e6
 
 
 def machine() -> str:
-    """Describe the machine, and how busy it is with other things."""
+    """Return the machine, its software and its load, in one line."""
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     load = f"load {os.getloadavg()[0]:.1f} at the end"
     versions = f"Python {platform.python_version()}, numpy {np.__version__}"

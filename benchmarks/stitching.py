@@ -1,17 +1,17 @@
-"""Tiling and stitching alone, beside others': python benchmarks/stitching.py [SIDE] [ROUNDS]
+"""Tiling and stitching alone, compared with peers: python benchmarks/stitching.py [SIDE] [ROUNDS]
 
-A network that gives back what it gets, tiles of 128³ at half overlap, from a volume in memory to a uint8 mask, float32
-throughout, 2 threads. Everybody's turn comes once a round. Peers want benchmarks/requirements-peers.txt installed:
+An identity network, tiles of 128³ at half overlap, from a volume in memory to a uint8 mask, float32 throughout,
+2 threads. Each takes one turn per round. The peers need benchmarks/requirements-peers.txt installed:
 
     MONAI       sliding_window_inference, Gaussian weights, one and four tiles at a time, and its buffered mode
     TorchIO     GridSampler and GridAggregator, Hann weights
-    nnU-Net     its loop: weight a tile, add it and its weights to two volumes in half precision, divide in the end;
-                written here, also with float32 sums
-    reference   its plan of 27 tiles with weights that are 0 on every face, from surface_study.reference
+    nnU-Net     its loop: weight a tile, add it and its weights to two volumes in half precision, divide at the end;
+                reimplemented here, also with float32 sums
+    reference   its 27 tiles with weights that are 0 on every face, from surface_study.reference
 
-The others are given the standardised float32 volume; ours makes it of the grey values, tile by tile, four tiles a
-batch, with the volume's table of 256 values at hand. The floor is what two threads need to read the tiles' logits once.
-Prints a page of markdown.
+The peers get the standardised float32 volume; ours standardises grey values tile by tile, four tiles per batch, with
+the volume's table of 256 values at hand. The floor is what two threads need to read the tiles' logits once. Prints a
+page of Markdown.
 """
 
 import sys
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import described, spread
+from machine import describe, median_and_range
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,11 +39,11 @@ from surface_kernel.volumes.intensity import Intensity  # noqa: E402
 from surface_study import reference  # noqa: E402
 
 THREADS, TILE, OVERLAP, THRESHOLD, BATCH = 2, 128, 0.5, 0.3, 4
-WANTED = {"MONAI, 4 tiles": 2.5, "MONAI, the fastest": 2.0, "nnU-Net's loop": 3.0}
+TARGETS = {"MONAI, 4 tiles": 2.5, "MONAI, the fastest": 2.0, "nnU-Net's loop": 3.0}
 
 
 class Ours:
-    """The kernel's predictor, its buffers made."""
+    """The kernel's predictor, its buffers allocated."""
 
     def __init__(self, grey: np.ndarray) -> None:
         self.grey, self.grid = grey, Grid(grey.shape, (TILE,) * 3, OVERLAP)
@@ -64,18 +64,18 @@ class Ours:
         return self.mask
 
     def values(self) -> np.ndarray:
-        """Give the blended volume."""
+        """Return the blended volume."""
         return np.concatenate(
             [slab for _, slab in self.predictor.slabs(self.grey, grid=self.grid, passes=[(0, View())])]
         )
 
 
 def monai(volume: torch.Tensor, tiles: int, **named: object) -> Callable[[], np.ndarray]:
-    """Give MONAI's way to the blended volume."""
+    """Return a function that blends as MONAI does."""
     from monai.inferers import sliding_window_inference
 
     def run() -> np.ndarray:
-        # A single tile is a view of the volume, which MONAI would weight in place if the network gave it back.
+        # A single tile is a view of the volume, which MONAI would weight in place if the network returned it.
         network, named["mode"] = nn.Identity() if tiles > 1 else torch.clone, "gaussian"
         with torch.inference_mode():
             made = sliding_window_inference(volume, (TILE,) * 3, tiles, network, OVERLAP, **named)
@@ -85,7 +85,7 @@ def monai(volume: torch.Tensor, tiles: int, **named: object) -> Callable[[], np.
 
 
 def torchio(volume: torch.Tensor) -> Callable[[], np.ndarray]:
-    """Give TorchIO's way to the blended volume."""
+    """Return a function that blends as TorchIO does."""
     import torchio as tio
 
     subject = tio.Subject(ct=tio.ScalarImage(tensor=volume[0]))
@@ -102,7 +102,7 @@ def torchio(volume: torch.Tensor) -> Callable[[], np.ndarray]:
 
 
 def loop_of_nnunet(volume: torch.Tensor, dtype: torch.dtype) -> Callable[[], np.ndarray]:
-    """Give nnU-Net's way: a volume of sums and one of weights, which it keeps in half precision."""
+    """Return a function that blends as nnU-Net does: sums and weights in volumes of half precision."""
     own = torch.from_numpy(np.einsum("z,y,x->zyx", *[window(TILE)] * 3)).to(dtype)
     corners = Grid(tuple(volume.shape[2:]), (TILE,) * 3, OVERLAP)
 
@@ -122,7 +122,7 @@ def loop_of_nnunet(volume: torch.Tensor, dtype: torch.dtype) -> Callable[[], np.
 
 
 def loop_of_reference(volume: torch.Tensor) -> Callable[[], np.ndarray]:
-    """Give the reference's way: 27 tiles on 320³, weights that are 0 on the faces."""
+    """Return a function that blends as the reference does: 27 tiles on 320³, weights that are 0 on the faces."""
     grid = Grid(tuple(volume.shape[2:]), (TILE,) * 3, 0.25)
 
     def run() -> np.ndarray:
@@ -136,7 +136,7 @@ def loop_of_reference(volume: torch.Tensor) -> Callable[[], np.ndarray]:
 
 
 def floor(side: int) -> Callable[[], object]:
-    """Give a reading of all tiles' logits by two threads, and nothing else."""
+    """Return a function in which two threads read all tiles' logits, and nothing else."""
     tiles = np.ones((Grid((side,) * 3, (TILE,) * 3, OVERLAP).tiles, TILE**3), np.float32)
     pool = ThreadPoolExecutor(THREADS)
     return lambda: list(pool.map(lambda part: [row.max() for row in part], np.array_split(tiles, THREADS)))
@@ -163,22 +163,22 @@ def main() -> None:
     errors |= {name: np.abs(run() - exact).max() for name, run in peers.items()}
     turns: dict[str, Callable[[], object]] = {"ours": ours, "the floor": floor(side)}
     turns |= {name: lambda run=run: (run() > THRESHOLD).astype(np.uint8) for name, run in peers.items()}
-    found: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(rounds + 1):  # the first one warms up
+    timings: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds + 1):  # the first one is for warm-up
         for name, run in turns.items():
             began_s = time.perf_counter()
             run()
             if number:
-                found[name].append(time.perf_counter() - began_s)
+                timings[name].append(time.perf_counter() - began_s)
     print(f"# Tiling and stitching {side}³ in tiles of {TILE}³, half overlap, to a mask: {rounds} rounds\n")
     print("| who | seconds, median (range) | times ours | largest error |\n|---|---|---|---|")
-    median = {name: float(np.median(seconds)) for name, seconds in found.items()}
-    for name, seconds in found.items():
+    median = {name: float(np.median(seconds)) for name, seconds in timings.items()}
+    for name, seconds in timings.items():
         error = f"{errors[name]:.1e}" if name in errors else ""
-        print(f"| {name} | {spread(seconds)} | {median[name] / median['ours']:.2f} | {error} |")
+        print(f"| {name} | {median_and_range(seconds)} | {median[name] / median['ours']:.2f} | {error} |")
     median["MONAI, the fastest"] = min(seconds for name, seconds in median.items() if name.startswith("MONAI"))
-    told = ", ".join(f"{name} {median[name] / median['ours']:.2f} (≥ {wanted})" for name, wanted in WANTED.items())
-    print(f"\nTimes ours, and what was wanted: {told}. Machine: {described()}.")
+    ratios = [f"{name} {median[name] / median['ours']:.2f} (≥ {target})" for name, target in TARGETS.items()]
+    print(f"\nTimes ours, and targets: {', '.join(ratios)}. Machine: {describe()}.")
 
 
 if __name__ == "__main__":

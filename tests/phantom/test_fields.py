@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from surface_phantom.fields import periodic, smooth, spread_after_blur
+from surface_phantom.fields import periodic, smooth, std_after_blur
 
 
 def test_smooth_keeps_mean_and_spread_whatever_the_blur() -> None:
@@ -29,7 +29,7 @@ def test_smooth_has_no_edge_effect() -> None:
 
 
 def test_smooth_wants_one_sigma_an_axis() -> None:
-    with pytest.raises(ValueError, match="found 2 sigmas for 3 axes"):
+    with pytest.raises(ValueError, match="expected one sigma per axis, got 2 for 3 axes"):
         smooth(np.random.default_rng(0), (4, 4, 4), (1.0, 1.0))
 
 
@@ -41,7 +41,7 @@ def test_periodic_continues_across_its_faces() -> None:
     assert float(field.std()) == pytest.approx(1.0, abs=0.2)
 
 
-def test_spread_after_blur_of_no_blur_is_one() -> None:
-    assert spread_after_blur((0.0, 0.0)) == 1.0
+def test_std_after_blur_of_no_blur_is_one() -> None:
+    assert std_after_blur((0.0, 0.0)) == 1.0
     # A wide Gaussian leaves 1 / sqrt(2 sigma sqrt(pi)) an axis.
-    assert spread_after_blur((5.0,)) == pytest.approx((2 * 5.0 * np.sqrt(np.pi)) ** -0.5, rel=0.01)
+    assert std_after_blur((5.0,)) == pytest.approx((2 * 5.0 * np.sqrt(np.pi)) ** -0.5, rel=0.01)

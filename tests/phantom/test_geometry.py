@@ -15,10 +15,18 @@ def points(*xyz: tuple[float, float, float]) -> tuple[npt.NDArray[np.float32], .
 
 
 def test_coordinates_around_a_point() -> None:
-    frame = Frame((10.0, 20.0), (0.0, 1.0), 0.0, (0.0, 0.0), ring=5.0, climb=0.0, warp=FLAT)
+    frame = Frame(
+        centre_yx=(10.0, 20.0),
+        heading_yx=(0.0, 1.0),
+        half_spine=0.0,
+        lean_yx=(0.0, 0.0),
+        ring=5.0,
+        climb=0.0,
+        warp=FLAT,
+    )
     #                  ahead            aside            back (where the ends of along meet)
     z, y, x = points((0, 10, 23), (7, 6, 20), (7, 14, 20), (3, 10.001, 12), (3, 9.999, 12))
-    r, along = coordinates(frame, z, y, x)
+    r, along = coordinates(frame, (z, y, x))
     assert r == pytest.approx([3, 4, 4, 8, 8], abs=1e-3)
     half_turn = 5 * math.pi
     wanted = [0, half_turn / 2, -half_turn / 2, -half_turn, half_turn]
@@ -29,20 +37,32 @@ def test_coordinates_around_a_point() -> None:
 
 def test_coordinates_around_a_segment_that_leans() -> None:
     # The spine runs from x = 10 to x = 50, and moves by 1 in y every two slices.
-    frame = Frame((10.0, 30.0), (0.0, 1.0), 20.0, (0.5, 0.0), ring=4.0, climb=0.0, warp=FLAT)
+    frame = Frame(
+        centre_yx=(10.0, 30.0),
+        heading_yx=(0.0, 1.0),
+        half_spine=20.0,
+        lean_yx=(0.5, 0.0),
+        ring=4.0,
+        climb=0.0,
+        warp=FLAT,
+    )
     z, y, x = points((0, 10, 56), (0, 17, 50), (0, 17, 30), (0, 17, 10), (8, 21, 30))
-    r, along = coordinates(frame, z, y, x)
+    r, along = coordinates(frame, (z, y, x))
     assert r == pytest.approx([6, 7, 7, 7, 7], abs=1e-4)
     quarter = 4 * math.pi / 2
     assert np.abs(along) == pytest.approx([0, quarter, quarter + 20, quarter + 40, quarter + 20], abs=1e-3)
 
 
 def test_the_spiral_rises_by_its_climb() -> None:
-    plain = Frame((0.0, 0.0), (0.0, 1.0), 0.0, (0.0, 0.0), ring=10.0, climb=0.0, warp=FLAT)
-    spiral = Frame((0.0, 0.0), (0.0, 1.0), 0.0, (0.0, 0.0), ring=10.0, climb=0.1, warp=FLAT)
+    plain = Frame(
+        centre_yx=(0.0, 0.0), heading_yx=(0.0, 1.0), half_spine=0.0, lean_yx=(0.0, 0.0), ring=10.0, climb=0.0, warp=FLAT
+    )
+    spiral = Frame(
+        centre_yx=(0.0, 0.0), heading_yx=(0.0, 1.0), half_spine=0.0, lean_yx=(0.0, 0.0), ring=10.0, climb=0.1, warp=FLAT
+    )
     z, y, x = points((0, 3, 20), (0, 30, -5), (0, -8, 9))
-    r, along = coordinates(plain, z, y, x)
-    assert coordinates(spiral, z, y, x)[0] == pytest.approx(r - 0.1 * along, abs=1e-4)
+    r, along = coordinates(plain, (z, y, x))
+    assert coordinates(spiral, (z, y, x))[0] == pytest.approx(r - 0.1 * along, abs=1e-4)
 
 
 def test_sheets_that_would_overlap_touch_and_others_stay() -> None:
@@ -60,23 +80,31 @@ def test_sheets_fill_the_volume_and_never_cross(look, seed) -> None:  # type: ig
     shape_zyx = (64, 96, 80)
     rng = np.random.default_rng(seed)
     frame = draw_frame(rng, shape_zyx, look)
-    sheets = draw_sheets(rng, shape_zyx, look, frame)
+    sheets = draw_sheets(rng, frame=frame, shape_zyx=shape_zyx, look=look)
     assert np.diff(sheets.face, axis=0).min() > 5.0  # two faces 3-4 voxels thick keep apart
     corners = np.meshgrid(*(np.array([0, n - 1], np.float32) for n in shape_zyx), indexing="ij")
-    r, along = coordinates(frame, *corners)
+    r, along = coordinates(frame, corners)
     assert sheets.face[-1].min() > r.max() - look.pitch
     assert sheets.along_start <= along.min()
     assert along.max() <= sheets.along_start + 4 * (sheets.face.shape[1] - 1)
 
 
 def test_a_frame_wants_a_unit_vector() -> None:
-    with pytest.raises(ValueError, match=r"heading of length 2\.000"):
-        Frame((0.0, 0.0), (0.0, 2.0), 0.0, (0.0, 0.0), ring=1.0, climb=0.0, warp=FLAT)
+    with pytest.raises(ValueError, match=r"heading_yx: expected a unit vector, got one of length 2\.000"):
+        Frame(
+            centre_yx=(0.0, 0.0),
+            heading_yx=(0.0, 2.0),
+            half_spine=0.0,
+            lean_yx=(0.0, 0.0),
+            ring=1.0,
+            climb=0.0,
+            warp=FLAT,
+        )
 
 
 def test_sheets_want_faces_that_rise_and_their_maps() -> None:
     face = np.zeros((2, 3, 3), np.float32)
-    with pytest.raises(ValueError, match="recto faces that cross"):
-        Sheets(face, face, np.zeros((2, 3, 3, len(MAPS)), np.float32), 0.0)
-    with pytest.raises(ValueError, match="found maps of"):
-        Sheets(face, face, np.zeros((2, 3, 3, 2), np.float32), 0.0)
+    with pytest.raises(ValueError, match="expected recto faces that rise from sheet to sheet"):
+        Sheets(face=face, drawn=face, maps=np.zeros((2, 3, 3, len(MAPS)), np.float32), along_start=0.0)
+    with pytest.raises(ValueError, match="expected drawn faces and 6 maps on the grid"):
+        Sheets(face=face, drawn=face, maps=np.zeros((2, 3, 3, 2), np.float32), along_start=0.0)

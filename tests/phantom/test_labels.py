@@ -8,8 +8,8 @@ from surface_phantom.labels import (
     SHELL,
     annotate,
     band_shares,
-    census,
     choose_band,
+    count_by_depth,
     draw_label,
 )
 from surface_phantom.raster import Solid
@@ -22,9 +22,9 @@ def flat(faces: list[float], shape_zyx: tuple[int, int, int]) -> Solid:
     nearest = np.abs(off).argmin(axis=0)
     depth = off[nearest, np.arange(len(x))]
     return Solid(
-        np.zeros(shape_zyx, np.float32),
-        np.broadcast_to(nearest.astype(np.int16), shape_zyx).copy(),
-        np.broadcast_to(depth.astype(np.float16), shape_zyx).copy(),
+        density=np.zeros(shape_zyx, np.float32),
+        nearest=np.broadcast_to(nearest.astype(np.int16), shape_zyx).copy(),
+        depth=np.broadcast_to(depth.astype(np.float16), shape_zyx).copy(),
     )
 
 
@@ -40,7 +40,7 @@ def test_a_row_of_labels_by_hand() -> None:
 
 def test_the_shell_and_a_margin_are_never_annotated() -> None:
     solid = flat([20.0, 40.0], (20, 22, 64))
-    label = annotate(solid, 0, 1, start=0, margin_zyx=(0, 5, 0))
+    label = annotate(solid, first=0, last=1, start=0, margin_zyx=(0, 5, 0))
     inside = np.zeros(label.shape, bool)
     inside[SHELL:-SHELL, 5:-5, SHELL:-SHELL] = True
     assert (label[~inside] == 2).all()
@@ -48,14 +48,14 @@ def test_the_shell_and_a_margin_are_never_annotated() -> None:
 
 
 def test_the_first_slices_may_be_wholly_2() -> None:
-    label = annotate(flat([20.0, 40.0], (20, 22, 64)), 0, 1, start=8)
+    label = annotate(flat([20.0, 40.0], (20, 22, 64)), first=0, last=1, start=8)
     assert (label[:8] == 2).all()
     assert (label[8] == 1).any()
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2, 0.4, 0.6, 0.8])
 def test_a_face_is_three_or_four_voxels_thick_on_the_recto_side(shift: float) -> None:
-    label = annotate(flat([20 + shift, 45 + shift], (9, 9, 70)), 0, 1, start=0)
+    label = annotate(flat([20 + shift, 45 + shift], (9, 9, 70)), first=0, last=1, start=0)
     found = np.flatnonzero(label[4, 4] == 1)
     for face in (20 + shift, 45 + shift):
         here = found[np.abs(found - face) < 6]
@@ -66,16 +66,16 @@ def test_a_face_is_three_or_four_voxels_thick_on_the_recto_side(shift: float) ->
 
 def test_the_census_foretells_the_labels() -> None:
     solid = flat([10.0, 31.0, 52.0, 71.0], (30, 20, 90))
-    counts = census(solid, start=6)
+    counts = count_by_depth(solid, start=6)
     for first, last in ((0, 1), (1, 2), (1, 3), (2, 2)):
-        label = annotate(solid, first, last, start=6)
+        label = annotate(solid, first=first, last=last, start=6)
         seen, faces = band_shares(counts, first, last)
         assert seen == pytest.approx(float((label != 2).mean()), abs=1e-9)
         assert faces == pytest.approx(float((label == 1).mean()), abs=1e-9)
 
 
 def test_the_band_is_about_as_large_as_wanted() -> None:
-    counts = census(flat([float(x) for x in range(15, 300, 30)], (20, 20, 300)), start=0)
+    counts = count_by_depth(flat([float(x) for x in range(15, 300, 30)], (20, 20, 300)), start=0)
     for seen in (0.2, 0.3, 0.4):
         first, last = choose_band(np.random.default_rng(0), counts, seen)
         assert band_shares(counts, first, last)[0] == pytest.approx(seen, abs=0.1)
@@ -84,7 +84,7 @@ def test_the_band_is_about_as_large_as_wanted() -> None:
 def test_annotators_avoid_crowded_sheets() -> None:
     crowded = [float(x) for x in range(20, 140, 12)]
     loose = [float(x) for x in range(160, 300, 30)]
-    counts = census(flat(crowded + loose, (20, 20, 300)), start=0)
+    counts = count_by_depth(flat(crowded + loose, (20, 20, 300)), start=0)
     for seed in range(10):
         band = choose_band(np.random.default_rng(seed), counts, seen=0.2)
         seen, faces = band_shares(counts, *band)

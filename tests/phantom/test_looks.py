@@ -18,10 +18,12 @@ def test_looks_differ_as_the_scrolls_do() -> None:
 
 
 def test_a_look_is_refused_where_sheets_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="scroll 34117: found sheets 30 thick at a pitch of 27"):
+    with pytest.raises(
+        ValueError, match="scroll 34117: expected 0 < thickness < pitch, got a thickness of 30 at a pitch of 27"
+    ):
         replace(LOOKS[0], thickness=30)
 
 
 def test_a_look_is_refused_where_grey_values_leave_uint8() -> None:
-    with pytest.raises(ValueError, match=r"found grey values from 42\.0 to 262\.0"):
+    with pytest.raises(ValueError, match=r"air below papyrus, got 42\.0 to 262\.0"):
         replace(LOOKS[0], contrast=220.0)

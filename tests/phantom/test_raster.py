@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from surface_phantom import LOOKS
-from surface_phantom.fields import Field
+from surface_phantom.fields import Field, draw_fibres
 from surface_phantom.geometry import MAPS, STEP, Frame, Sheets, draw_frame, draw_sheets
-from surface_phantom.raster import Solid, draw_fibres, rasterise
+from surface_phantom.raster import Solid, rasterise
 
 SHAPE = (48, 56, 64)
 PLAIN = np.zeros((24, 32, 32), np.float32)  # fibres without a texture
@@ -25,13 +25,21 @@ def even_sheets(faces: list[float], along: float, error: float = 0.0, **depths: 
     }
     maps = np.stack([np.full(grid, (values | depths)[name], np.float32) for name in MAPS], axis=-1)
     face = np.array(faces, np.float32)[:, None, None] * np.ones(grid, np.float32)
-    return Sheets(face, face + np.float32(error), maps, -along - STEP)
+    return Sheets(face=face, drawn=face + np.float32(error), maps=maps, along_start=-along - STEP)
 
 
 def flat_world(warp: Field = NO_WARP, fibres: Field = PLAIN, **depths: float) -> Solid:
     """Flat sheets beside a long spine at y = -20, so that r = y + 20: recto faces at y = 10, 40."""
-    frame = Frame((-20.0, 32.0), (0.0, 1.0), 400.0, (0.0, 0.0), ring=50.0, climb=0.0, warp=warp)
-    return rasterise(SHAPE, frame, even_sheets([30.0, 60.0], 480.0, **depths), fibres)
+    frame = Frame(
+        centre_yx=(-20.0, 32.0),
+        heading_yx=(0.0, 1.0),
+        half_spine=400.0,
+        lean_yx=(0.0, 0.0),
+        ring=50.0,
+        climb=0.0,
+        warp=warp,
+    )
+    return rasterise(shape_zyx=SHAPE, frame=frame, sheets=even_sheets([30.0, 60.0], 480.0, **depths), fibres=fibres)
 
 
 def test_flat_sheets_by_hand() -> None:
@@ -61,8 +69,16 @@ def test_layers_split_and_flakes_hang_beside_them() -> None:
 
 
 def test_round_sheets_are_at_their_distance() -> None:
-    frame = Frame((28.0, -30.0), (0.0, 1.0), 0.0, (0.0, 0.0), ring=60.0, climb=0.0, warp=NO_WARP)
-    solid = rasterise(SHAPE, frame, even_sheets([40.0, 70.0], 200.0), PLAIN)
+    frame = Frame(
+        centre_yx=(28.0, -30.0),
+        heading_yx=(0.0, 1.0),
+        half_spine=0.0,
+        lean_yx=(0.0, 0.0),
+        ring=60.0,
+        climb=0.0,
+        warp=NO_WARP,
+    )
+    solid = rasterise(shape_zyx=SHAPE, frame=frame, sheets=even_sheets([40.0, 70.0], 200.0), fibres=PLAIN)
     y, x = np.mgrid[: SHAPE[1], : SHAPE[2]]
     radius = np.hypot(y - 28.0, x + 30.0)
     nearest = (np.abs(radius - 70) < np.abs(radius - 40)).astype(int)
@@ -98,11 +114,11 @@ def test_the_layers_fibres_cross() -> None:
 def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     frame = draw_frame(rng, SHAPE, LOOKS[0])
-    sheets, fibres = draw_sheets(rng, SHAPE, LOOKS[0], frame), draw_fibres(rng)
+    sheets, fibres = draw_sheets(rng, frame=frame, shape_zyx=SHAPE, look=LOOKS[0]), draw_fibres(rng)
     solids = []
     for threads in (1, 3):
         monkeypatch.setattr(os, "cpu_count", lambda threads=threads: threads)
-        solids.append(rasterise(SHAPE, frame, sheets, fibres))
+        solids.append(rasterise(shape_zyx=SHAPE, frame=frame, sheets=sheets, fibres=fibres))
     one, three = solids
     assert np.array_equal(one.density, three.density)
     assert np.array_equal(one.nearest, three.nearest)
@@ -114,7 +130,8 @@ def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
 def test_papyrus_begins_at_the_face_and_on_its_far_side(look) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(8)
     frame = draw_frame(rng, SHAPE, look)
-    solid = rasterise(SHAPE, frame, draw_sheets(rng, SHAPE, look, frame), draw_fibres(rng))
+    sheets = draw_sheets(rng, frame=frame, shape_zyx=SHAPE, look=look)
+    solid = rasterise(shape_zyx=SHAPE, frame=frame, sheets=sheets, fibres=draw_fibres(rng))
     inside, outside = (solid.depth > 1) & (solid.depth < 3.5), (solid.depth < -1.5) & (solid.depth > -4)
     assert float(solid.density[inside].mean()) > 0.75
     assert float(solid.density[outside].mean()) < 0.45

@@ -47,7 +47,7 @@ def test_topo_score(matchings, score):
 
 @pytest.mark.parametrize("counts", [(2, 1, 3), (2, 3, 1), (-1, 0, 0)])
 def test_a_matching_checks_itself(counts):
-    with pytest.raises(ValueError, match="wanted no more matched than predicted or true"):
+    with pytest.raises(ValueError, match="expected 0 <= matched <= predicted and true, got"):
         Matching(*counts)
 
 

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
+from surface_score.breakdown import as_dict, as_text, worst_first
 from surface_score.explain import explain
 from surface_score.leaderboard import masks_of, score_masks
 from surface_score.picture import draw
-from surface_score.reasons import as_dict, as_text, worst_first
 
 SHAPE = (24, 40, 40)
 
@@ -76,7 +76,7 @@ def test_sheets_and_surfaces(world):
     )
 
 
-def test_a_perfect_case_has_nothing_to_explain(world):
+def test_a_perfect_case_has_nothing_to_break_down(world):
     _, label = world
     found, masks = explained(label == 1, label)
     assert found.octants == found.regions == found.false_holes == found.lost_holes == ()
@@ -89,16 +89,16 @@ def test_a_perfect_case_has_nothing_to_explain(world):
 def test_one_or_both_empty(prediction, label):
     found, masks = explained(np.full((5, 6, 7), prediction), np.full((5, 6, 7), label))
     text = as_text("7", found)
-    assert ("there is none" in text) == ({prediction, label} == {0, 1})
+    assert ("the other is empty" in text) == ({prediction, label} == {0, 1})
     json.dumps(as_dict(found), allow_nan=False)
     assert draw("7", found, masks).startswith(b"\x89PNG")
 
 
-def test_the_page_names_the_places(world):
+def test_the_report_gives_the_places(world):
     found, masks = explained(*world)
     text = as_text("7", found)
     assert text.startswith(f"case 7: score {found.score.score:.4f}, ")
-    for words in ("[12:24, 20:40, 0:20]", "merge", "1 and 2 meet over 1 voxels", "tunnel at (", "at most 5"):
+    for words in ("[12:24, 20:40, 0:20]", "merge", "1 and 2 meet over 1 voxels", "tunnel at (", "up to 5"):
         assert words in text
     record = as_dict(found)
     assert record["merges"][0]["contacts"][0]["at"] == list(found.sheets.merges[0].contacts[0].at)
@@ -112,5 +112,5 @@ def test_worst_first(world):
     prediction, label = world
     scores = {"good": score_masks(masks_of(label == 1, label)), "bad": score_masks(masks_of(prediction, label))}
     bad, good = worst_first(scores).splitlines()
-    assert bad.startswith(f"bad   {scores['bad'].score:.4f}  lost to topo 0.2")
+    assert bad.startswith(f"bad   {scores['bad'].score:.4f}  lost: topo 0.2")
     assert good.startswith("good  1.0000")

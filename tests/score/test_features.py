@@ -66,6 +66,6 @@ def test_blind_to_turns_and_to_background_around(mask, axes, flipped):
 
 def test_cavities_are_where_they_are():
     cavities = find_cavities(box((5, 5, 5), (1, 1, 1), (3, 3, slice(3, 5))))
-    assert cavities.shut_in[cavities.label[1, 1, 1]]
-    assert not cavities.shut_in[cavities.label[3, 3, 3]]  # open at the face
+    assert cavities.enclosed[cavities.label[1, 1, 1]]
+    assert not cavities.enclosed[cavities.label[3, 3, 3]]  # open at the face
     assert cavities.label[0, 0, 0] == 0

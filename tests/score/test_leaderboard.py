@@ -68,9 +68,13 @@ def test_one_empty_mask(prediction, label):
 @pytest.mark.parametrize(
     ("prediction", "label", "message"),
     [
-        (np.ones((2, 3, 4)), np.ones((2, 3, 5)), r"prediction of shape \(2, 3, 4\) and a label of shape \(2, 3, 5\)"),
-        (np.ones((3, 4)), np.ones((3, 4)), r"wanted one shape \(z, y, x\)"),
-        (np.ones((0, 3, 4)), np.ones((0, 3, 4)), "wanted at least one voxel"),
+        (
+            np.ones((2, 3, 4)),
+            np.ones((2, 3, 5)),
+            r"got a prediction of shape \(2, 3, 4\) and a label of shape \(2, 3, 5\)",
+        ),
+        (np.ones((3, 4)), np.ones((3, 4)), r"expected a prediction and a label of one shape \(z, y, x\)"),
+        (np.ones((0, 3, 4)), np.ones((0, 3, 4)), "expected at least one voxel, got"),
     ],
 )
 def test_refuses(prediction, label, message):
@@ -112,13 +116,13 @@ def test_mean():
     assert mean.betti is None
     scored = score_case(label_of(1, 0, 1), label_of(1, 0, 1))
     assert mean_score([scored, scored]) == dataclasses.replace(scored, octants=())
-    with pytest.raises(ValueError, match="found no cases"):
+    with pytest.raises(ValueError, match="expected at least one case"):
         mean_score([])
 
 
 @pytest.mark.parametrize(("name", "value"), [("dice", 1.1), ("voi_split", -1.0), ("topo_score", float("nan"))])
 def test_a_row_checks_itself(name, value):
-    with pytest.raises(ValueError, match=f"found .*{value}"):
+    with pytest.raises(ValueError, match=f"{name}.*expected .*, got .*{value}"):
         dataclasses.replace(CASE, **{name: value})
 
 

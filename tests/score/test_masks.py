@@ -5,7 +5,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from surface_score.masks import MaskError, MaskFile, find_masks, pair, read, surprises, surprises_of_truth
+from surface_score.masks import (
+    MaskError,
+    MaskFile,
+    find_masks,
+    label_warnings,
+    pair_by_id,
+    prediction_warnings,
+    read,
+)
 
 
 def write(path, volume):
@@ -40,40 +48,40 @@ def test_finds_a_file_and_the_members_of_a_zip(tmp_path):
 
 
 def test_refuses_what_holds_no_masks(tmp_path):
-    with pytest.raises(MaskError, match="nothing: found no such file or folder"):
+    with pytest.raises(MaskError, match="nothing: no such file or folder; expected"):
         find_masks(tmp_path / "nothing")
-    with pytest.raises(MaskError, match=r"found no \*\.tif in it"):
+    with pytest.raises(MaskError, match=r"expected one \*\.tif per id, got none"):
         find_masks(tmp_path)
     (tmp_path / "s.zip").write_bytes(b"PK, but no zip")
-    with pytest.raises(MaskError, match=r"s\.zip: found no readable zip \(BadZipFile"):
+    with pytest.raises(MaskError, match=r"s\.zip: expected a submission\.zip, got an unreadable zip \(BadZipFile"):
         find_masks(tmp_path / "s.zip")
 
 
 def test_refuses_two_files_of_one_id(tmp_path):
     for name in ("7.tif", "7.copy.tif", "6.tif"):
         write(tmp_path / name, volume(1))
-    with pytest.raises(MaskError, match=r"found 2 files of id 7 \(.*7\.copy\.tif, .*7\.tif\), wanted one"):
+    with pytest.raises(MaskError, match=r"expected one file of id 7, got 2 \(.*7\.copy\.tif, .*7\.tif\)"):
         find_masks(tmp_path)
 
 
 def test_pairs_by_id():
     predictions = {id_: MaskFile(f"p/{id_}.tif") for id_ in "ba"}
     truths = {id_: MaskFile(f"t/{id_}.tif") for id_ in "ab"}
-    assert pair(predictions, truths) == [(predictions["a"], truths["a"]), (predictions["b"], truths["b"])]
+    assert pair_by_id(predictions, truths) == [(predictions["a"], truths["a"]), (predictions["b"], truths["b"])]
 
 
 @pytest.mark.parametrize(
     ("predicted", "true", "message"),
     [
-        ("a", "ab", r"^found no prediction for 1 id \(b\); wanted"),
-        ("abc", "a", r"^found a prediction without a truth for 2 ids \(b, c\); wanted"),
-        ("ac", "ab", r"no prediction for 1 id \(b\); found a prediction without a truth for 1 id \(c\)"),
+        ("a", "ab", r"^expected one \.tif per id .*, got no prediction for 1 id \(b\)$"),
+        ("abc", "a", r"^expected one \.tif per id .*, got no truth for 2 ids \(b, c\)$"),
+        ("ac", "ab", r"got no prediction for 1 id \(b\) and no truth for 1 id \(c\)$"),
         ("a", "abcdefghijklmnopqrstuvwxyz", r"25 ids \(b, .*, u and 5 more\)"),
     ],
 )
 def test_names_missing_and_surplus_ids(predicted, true, message):
     with pytest.raises(MaskError, match=message):
-        pair({id_: MaskFile(id_) for id_ in predicted}, {id_: MaskFile(id_) for id_ in true})
+        pair_by_id({id_: MaskFile(id_) for id_ in predicted}, {id_: MaskFile(id_) for id_ in true})
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4), (3, 5, 4), (4, 5, 3), (6, 1, 1)])
@@ -105,7 +113,9 @@ def test_refuses_a_broken_file(tmp_path):
     (tmp_path / "b.tif").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(volume(1, shape=(4, 4))).save(tmp_path / "c.tif", format="PNG")
     for name in ("a.tif", "b.tif", "c.tif"):
-        with pytest.raises(MaskError, match=rf"{name}: found no readable TIFF \(\w+: .*\), wanted grey pages"):
+        with pytest.raises(
+            MaskError, match=rf"{name}: expected a TIFF of greyscale pages, got an unreadable one \(\w+: .*\)"
+        ):
             read(MaskFile(str(tmp_path / name)))
 
 
@@ -116,7 +126,10 @@ def test_refuses_a_broken_member(tmp_path):
     damaged = bytearray((tmp_path / "s.zip").read_bytes())
     damaged[200] ^= 0xFF
     (tmp_path / "s.zip").write_bytes(damaged)
-    with pytest.raises(MaskError, match=r"s\.zip:7\.tif: found no readable TIFF \(BadZipFile: Bad CRC-32"):
+    with pytest.raises(
+        MaskError,
+        match=r"s\.zip:7\.tif: expected a TIFF of greyscale pages, got an unreadable one \(BadZipFile: Bad CRC-32",
+    ):
         read(find_masks(tmp_path / "s.zip")["7"])
 
 
@@ -125,8 +138,8 @@ def test_refuses_colours_and_uneven_pages(tmp_path):
     pages = [Image.fromarray(volume(1, shape=shape)) for shape in ((4, 5), (4, 6))]
     pages[0].save(tmp_path / "uneven.tif", save_all=True, append_images=pages[1:])
     for name, message in [
-        ("colours", r"found pages of shape \(4, 5, 3\), wanted grey pages"),
-        ("uneven", r"found pages of shape \(4, 5\) and \(4, 6\), wanted grey pages of one \(y, x\)"),
+        ("colours", r"expected greyscale pages of one shape \(y, x\), got pages of shape \(4, 5, 3\)"),
+        ("uneven", r"expected greyscale pages of one shape \(y, x\), got pages of shape \(4, 5\) and \(4, 6\)"),
     ]:
         with pytest.raises(MaskError, match=message):
             read(MaskFile(str(tmp_path / f"{name}.tif")))
@@ -138,28 +151,28 @@ def test_refuses_colours_and_uneven_pages(tmp_path):
         ((0, 1), []),
         ((0, 0), []),
         ((0, 1, 2), ["a predicted 2 counts as foreground"]),
-        ((0, 255), ["holds other values than 0 and 1 (255): they count as foreground"]),
-        ((0, 2, 3), ["a predicted 2 counts", "other values than 0 and 1 (3)"]),
+        ((0, 255), ["holds values other than 0 and 1 (255): they count as foreground"]),
+        ((0, 2, 3), ["a predicted 2 counts", "values other than 0 and 1 (3)"]),
         (range(0, 20), ["a predicted 2 counts", "(3, 4, 5, 6, 7, ...)"]),
     ],
 )
-def test_says_what_would_surprise(values, said):
-    found = surprises(volume(*values, shape=(4, 6, 6)))
+def test_warns_of_strange_values(values, said):
+    found = prediction_warnings(volume(*values, shape=(4, 6, 6)))
     assert len(found) == len(said)
     assert all(part in whole for part, whole in zip(said, found, strict=True))
 
 
-def test_says_what_would_surprise_in_floats():
+def test_warns_of_strange_floats():
     floats = np.array([[[0, 0.5, -1, np.nan]]], np.float32)
-    assert surprises(floats) == [
-        "holds other values than 0 and 1 (-1.0, 0.5): they count as foreground",
+    assert prediction_warnings(floats) == [
+        "holds values other than 0 and 1 (-1.0, 0.5): they count as foreground",
         "holds NaN: it counts as background",
     ]
 
 
 @pytest.mark.parametrize(
-    ("values", "said"), [((0, 1, 2), []), ((0, 255), ["holds other values than 0, 1 and 2 (255)"])]
+    ("values", "said"), [((0, 1, 2), []), ((0, 255), ["holds values other than 0, 1 and 2 (255)"])]
 )
-def test_says_what_would_surprise_in_a_truth(values, said):
-    found = surprises_of_truth(volume(*values, shape=(2, 3, 3)))
+def test_warns_of_strange_values_in_a_label(values, said):
+    found = label_warnings(volume(*values, shape=(2, 3, 3)))
     assert [part in whole for part, whole in zip(said, found, strict=True)] == [True] * len(said)

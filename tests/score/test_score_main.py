@@ -48,7 +48,7 @@ def run(folder, *more, pred="pred", truth="truth", workers=1):
 
 
 def refusal(capsys):
-    """The one line on stderr, nothing having been said on stdout."""
+    """Return the one line on stderr; stdout must be empty."""
     out, err = capsys.readouterr()
     assert out == ""
     [line] = err.splitlines()
@@ -85,7 +85,7 @@ def test_a_folder(world, capsys):
         *("", "id", "", "9", "10"),
     ]
     assert lines[3].split()[1:4] == ["1.0000"] * 3
-    assert lines[2].split()[-3:-1] == ["surface", "dice"]  # what case 9 lost most by
+    assert lines[2].split()[-3:-1] == ["surface", "dice"]  # the largest loss of case 9
     assert lines[10].split()[1:] == ["0/0/0", "-"] * 3
     assert "warning" not in err
     assert sorted(path.name for path in folder.iterdir()) == ["pred", "s.csv", "s.json", "truth"]
@@ -117,7 +117,7 @@ def test_workers_change_nothing_and_the_module_runs(world):
     assert texts[0] == texts[1]
 
 
-def test_a_predicted_2_counts_and_is_said(world, capsys):
+def test_a_predicted_2_counts_and_is_warned_of(world, capsys):
     folder, volumes = world
     prediction, label = volumes["10"]
     write(folder / "pred" / "10.tif", np.where(prediction == 1, 2, 0).astype(np.uint8))
@@ -132,8 +132,10 @@ def test_a_wrong_shape_is_refused(world, capsys, workers):
     write(folder / "pred" / "9.tif", np.zeros((12, 14, 15), np.uint8))
     assert run(folder, "--json", folder / "s.json", "--csv", folder / "s.csv", workers=workers) == 1
     line = refusal(capsys)
-    assert line.startswith(f"surface_score: {folder}/pred/9.tif against {folder}/truth/9.tif: found a prediction of")
-    assert "(12, 14, 15) and a label of shape (12, 14, 16), wanted one shape (z, y, x)" in line
+    assert line.startswith(
+        f"surface_score: {folder}/pred/9.tif against {folder}/truth/9.tif: expected a prediction and"
+    )
+    assert "of one shape (z, y, x), got a prediction of shape (12, 14, 15) and a label of shape (12, 14, 16)" in line
     assert sorted(path.name for path in folder.iterdir()) == ["pred", "truth"]  # nothing half-written
 
 
@@ -142,7 +144,7 @@ def test_a_missing_and_a_surplus_id_are_refused(world, capsys):
     (folder / "pred" / "9.tif").rename(folder / "pred" / "stray.tif")
     assert run(folder) == 1
     line = refusal(capsys)
-    assert "found no prediction for 1 id (9); found a prediction without a truth for 1 id (stray); wanted" in line
+    assert line.endswith("got no prediction for 1 id (9) and no truth for 1 id (stray)")
 
 
 def test_an_unreadable_file_is_refused(world, capsys):
@@ -150,29 +152,29 @@ def test_an_unreadable_file_is_refused(world, capsys):
     path = folder / "pred" / "10.tif"
     path.write_bytes(path.read_bytes()[:999])
     assert run(folder) == 1
-    assert "pred/10.tif: found no readable TIFF" in refusal(capsys)
+    assert "pred/10.tif: expected a TIFF of greyscale pages, got an unreadable one" in refusal(capsys)
 
 
-def test_a_strange_label_counts_and_is_said(world, capsys):
+def test_a_strange_label_counts_and_is_warned_of(world, capsys):
     folder, volumes = world
     prediction, label = volumes["9"]
     write(folder / "truth" / "9.tif", np.where(label == 1, 255, label).astype(np.uint8))
     assert run(folder, "--json", folder / "s.json") == 0
     assert json.loads((folder / "s.json").read_text())["cases"]["9"] == score_case(prediction, label).as_dict()
-    assert f"{folder}/truth/9.tif: holds other values than 0, 1 and 2 (255)" in capsys.readouterr().err
+    assert f"{folder}/truth/9.tif: holds values other than 0, 1 and 2 (255)" in capsys.readouterr().err
 
 
-def test_an_inverted_mask_is_said(world, capsys):
+def test_an_inverted_mask_is_warned_of(world, capsys):
     folder, volumes = world
     prediction, _ = volumes["10"]
     write(folder / "pred" / "10.tif", 1 - prediction)
     assert run(folder) == 0
     [line] = capsys.readouterr().err.splitlines()
     assert "pred/10.tif against" in line
-    assert line.endswith("91.67% of the labelled voxels predicted where 8.33% are true: is the mask inverted?")
+    assert line.endswith("91.67% of the labelled voxels are predicted and 8.33% are true: is the mask inverted?")
 
 
-def test_explains(world, capsys):
+def test_breaks_the_score_down(world, capsys):
     folder, _ = world
     assert run(folder, "--explain", folder / "why") == 0
     made = ["10.json", "10.png", "10.txt", "9.json", "9.png", "9.txt", "worst_first.txt"]
@@ -187,15 +189,15 @@ def test_explains(world, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["pred", "truth", "why"]
     capsys.readouterr()
     assert run(folder, "--explain", folder / "why") == 1
-    assert "why: found something there already, wanted a new or empty folder" in refusal(capsys)
+    assert "why: expected a new or empty folder, got" in refusal(capsys)
 
 
-def test_a_fault_leaves_no_explanations(world, capsys):
+def test_a_fault_leaves_no_breakdown(world, capsys):
     folder, _ = world
     path = folder / "pred" / "9.tif"  # the second of the two
     path.write_bytes(path.read_bytes()[:999])
     assert run(folder, "--explain", folder / "why", "--json", folder / "s.json") == 1
-    assert "9.tif: found no readable TIFF" in refusal(capsys)
+    assert "9.tif: expected a TIFF of greyscale pages, got an unreadable one" in refusal(capsys)
     assert sorted(path.name for path in folder.iterdir()) == ["pred", "truth"]
 
 
@@ -204,7 +206,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(world, capsys):
     (folder / "pred" / "9.tif").unlink()  # would be refused next
     for path in (folder / "no" / "s.json", folder / "pred"):
         assert run(folder, "--json", path) == 1
-        assert f"{path}: found no folder to write this file in" in refusal(capsys)
+        assert f"{path}: expected a file in an existing folder, got" in refusal(capsys)
 
 
 def test_a_dead_worker_is_named(world, capsys, monkeypatch):
@@ -213,7 +215,7 @@ def test_a_dead_worker_is_named(world, capsys, monkeypatch):
 
     monkeypatch.setattr("surface_score.__main__.score_pairs", die)
     assert run(world[0], "--json", world[0] / "s.json") == 1
-    assert "found a dead worker among 1" in refusal(capsys)
+    assert "expected 1 live worker processes, got a dead one" in refusal(capsys)
     assert not (world[0] / "s.json").exists()
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surface_score.sheets import Contact, Lone, compare_sheets
+from surface_score.sheets import Contact, UnmatchedSheet, compare_sheets
 from surface_score.voi import variation_of_information
 
 SHAPE = (12, 20, 20)
@@ -28,7 +28,7 @@ def test_a_bridge_merges_two_sheets():
     assert contact.numbers == (1, 2)
     assert contact.voxels == 2
     assert contact.at in [(5, 5, 6), (5, 5, 7)]  # halfway
-    assert found.splits == found.missed == found.invented == ()
+    assert found.splits == found.missed == found.spurious == ()
     assert found.missed_bits == 0
     bits = variation_of_information(prediction, truth)
     assert merge.bits == pytest.approx(bits.merge_bits)
@@ -65,13 +65,13 @@ def test_a_scratch_is_no_part():
     assert len(compare_sheets(prediction, truth).merges) == 1
 
 
-def test_missed_and_invented():
+def test_missed_and_spurious():
     truth, prediction = sheets(2, 8), sheets(2)
     truth[5, 4, 4:7] = True
     prediction[11, 0, :2] = prediction[11, 9, 9] = True
     found = compare_sheets(prediction, truth)
-    assert found.missed == (Lone(3, 400, (8, 0, 0)), Lone(2, 3, (5, 4, 4)))
-    assert found.invented == (Lone(2, 2, (11, 0, 0)), Lone(3, 1, (11, 9, 9)))
+    assert found.missed == (UnmatchedSheet(3, 400, (8, 0, 0)), UnmatchedSheet(2, 3, (5, 4, 4)))
+    assert found.spurious == (UnmatchedSheet(2, 2, (11, 0, 0)), UnmatchedSheet(3, 1, (11, 9, 9)))
 
 
 @pytest.mark.parametrize("value", [False, True])

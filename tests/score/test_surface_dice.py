@@ -102,7 +102,7 @@ def test_threads_change_nothing():
 
 
 def test_shapes_must_agree():
-    with pytest.raises(ValueError, match=r"found masks of shapes \(2, 2, 2\) and \(2, 2, 3\), wanted one shape"):
+    with pytest.raises(ValueError, match=r"expected masks of one shape \(z, y, x\), got \(2, 2, 2\) and \(2, 2, 3\)"):
         surface_dice(np.ones((2, 2, 2), bool), np.ones((2, 2, 3), bool))
 
 

@@ -85,9 +85,9 @@ def test_score_of_the_bits():
 
 
 def test_bits_are_not_negative():
-    with pytest.raises(ValueError, match=r"found -0.1 and 0.0 bits"):
+    with pytest.raises(ValueError, match=r"expected bits >= 0, got -0.1 and 0.0"):
         VariationOfInformation(-0.1, 0.0)
-    with pytest.raises(ValueError, match=r"found nan"):
+    with pytest.raises(ValueError, match=r"expected bits >= 0, got nan"):
         VariationOfInformation(float("nan"), 0.0)
 
 
@@ -119,5 +119,5 @@ def test_a_volume_of_several_slabs_agrees_with_the_definition():
 
 
 def test_shapes_must_agree():
-    with pytest.raises(ValueError, match="wanted one shape"):
+    with pytest.raises(ValueError, match="expected masks of one shape"):
         variation_of_information(np.ones((2, 2, 2), bool), np.ones((2, 2, 3), bool))

@@ -31,7 +31,7 @@ def test_a_world_by_hand() -> None:
     assert found.entropy == pytest.approx(np.mean([-p * math.log(p) - (1 - p) * math.log(1 - p) for p in values]))
 
 
-def test_what_is_said_of_label_2_changes_only_what_is_of_all_voxels() -> None:
+def test_predictions_on_label_2_change_only_what_counts_all_voxels() -> None:
     probability, label = world()
     one = measure.of_probability("a", probability, label)
     two = measure.of_probability("a", np.where(label == 2, 1 - probability, probability), label)

@@ -10,7 +10,7 @@ from surface_study import reading, reference
 
 
 def tiles_of(volume: np.ndarray, grid: Grid) -> np.ndarray:
-    """Cut a volume into a grid's tiles, as a network that changes nothing would give them."""
+    """Cut a volume into a grid's tiles, as an identity network would return them."""
     made = np.empty((*(len(axis) for axis in grid.starts_zyx), *grid.tile_zyx), np.float32)
     for index in np.ndindex(made.shape[:3]):
         corner = (axis[place] for axis, place in zip(grid.starts_zyx, index, strict=True))
@@ -25,8 +25,8 @@ def smooth(side: int, seed: int = 0) -> np.ndarray:
 
 
 def test_our_starts_at_a_quarter_of_overlap_are_the_references() -> None:
-    assert reading.grid(320, 128).starts_zyx == ((0, 96, 192),) * 3
-    assert reading.grid(320, 128).tiles == 27
+    assert reading.reference_grid(320, 128).starts_zyx == ((0, 96, 192),) * 3
+    assert reading.reference_grid(320, 128).tiles == 27
 
 
 def test_weights_by_hand() -> None:
@@ -40,18 +40,18 @@ def test_weights_by_hand() -> None:
 
 @given(arrays(np.float32, (2, 3), elements=st.floats(-50, 50, width=32)))
 def test_no_logit_is_below_a_half_once_two_sigmoids_have_passed(logits: np.ndarray) -> None:
-    made = reference.twice(logits)
+    made = reference.double_sigmoid(logits)
     assert made.min() >= 0.5
     assert made.max() <= 1 / (1 + np.exp(-1)) + 1e-6
 
 
 def test_two_sigmoids_by_hand() -> None:
-    found = reference.twice(np.array([-100, 0, 100], np.float32))
+    found = reference.double_sigmoid(np.array([-100, 0, 100], np.float32))
     np.testing.assert_allclose(found, [0.5, 0.62246, 0.731059], rtol=1e-5)
 
 
 def test_a_constant_is_stitched_to_itself_but_for_the_faces_that_no_weight_reaches() -> None:
-    grid = reading.grid(20, 8)
+    grid = reading.reference_grid(20, 8)
     blended = reference.stitch(np.full((3, 3, 3, 8, 8, 8), 0.7, np.float32), grid.starts_zyx, grid.shape_zyx)
     np.testing.assert_allclose(blended[1:-1, 1:-1, 1:-1], 0.7, rtol=1e-5)
     assert np.count_nonzero(blended == 0) == 20**3 - 18**3
@@ -106,7 +106,7 @@ def test_the_faces_grow_back_because_the_outside_does_not_erode() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.floats(-12, 12))
 def test_whatever_the_network_says_all_but_the_faces_are_foreground(seed: int, mean: float) -> None:
-    grid = reading.grid(20, 8)
+    grid = reading.reference_grid(20, 8)
     logits = np.random.default_rng(seed).normal(mean, 2, (20, 20, 20)).clip(-12, None).astype(np.float32)
     found = reading.read(tiles_of(logits, grid), grid)
     assert found.twice == 18**3 / 20**3
@@ -114,7 +114,7 @@ def test_whatever_the_network_says_all_but_the_faces_are_foreground(seed: int, m
 
 
 def test_one_sigmoid_keeps_what_the_network_says() -> None:
-    grid = reading.grid(48, 16)
+    grid = reading.reference_grid(48, 16)
     logits = smooth(48)
     found = reading.read(tiles_of(logits, grid), grid)
     inner = np.zeros(logits.shape, bool)
@@ -127,7 +127,7 @@ def test_one_sigmoid_keeps_what_the_network_says() -> None:
 
 def test_ours_is_the_kernels_own_stitching() -> None:
     """The identity gives the volume back, whatever the windows."""
-    grid = reading.grid(20, 8)
+    grid = reading.reference_grid(20, 8)
     logits = np.random.default_rng(1).normal(size=(20, 20, 20)).astype(np.float32)
     np.testing.assert_allclose(reading.ours(tiles_of(logits, grid), grid), logits, atol=1e-5)
 
@@ -135,7 +135,7 @@ def test_ours_is_the_kernels_own_stitching() -> None:
 @pytest.mark.slow
 def test_the_references_share_comes_out_of_smooth_random_logits() -> None:
     """No network at all: read once 24.58 % and 22.3 %, read twice 98.13 % and 99.88 %."""
-    grid = reading.grid(320, 128)
+    grid = reading.reference_grid(320, 128)
     logits = smooth(320)
     found = reading.read(tiles_of(logits, grid), grid)
     assert found.ours == pytest.approx(float((logits > 0).mean()), abs=1e-5)

@@ -26,7 +26,7 @@ ARM = Arm("calibrated", "surface", 0)
 
 @pytest.fixture(scope="module")
 def small(one_thread: None, with_small_networks: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Do the study once; nobody writes into it."""
+    """Run the study once; read-only."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patched:
         with_small_networks(patched)
@@ -37,7 +37,7 @@ def small(one_thread: None, with_small_networks: Callable, tmp_path_factory: pyt
 
 @pytest.fixture
 def again(small: Path, tmp_path: Path, with_small_networks: Callable, monkeypatch: Any) -> Path:
-    """Copy the finished study, to be spoilt."""
+    """Copy the finished study, to be damaged."""
     with_small_networks(monkeypatch)
     monkeypatch.setattr(Record, "show", lambda *_: None)
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
@@ -80,8 +80,8 @@ def test_the_page_has_every_part_and_no_number_that_is_none(small: Path) -> None
     text = (small / "docs" / "bias_study.md").read_text()
     heads = re.findall("^## (.*)", text, re.MULTILINE)
     assert heads == [
-        *("In short", "The data", "The losses", "The same networks, read as the reference reads them"),
-        *("Against the guide's expected results", "Every row of the guide", "How it was made"),
+        *("In short", "The data", "The losses", "The same networks under the reference's inference"),
+        *("Against the guide's expected results", "Every row of the guide", "How this page was produced"),
     ]
     assert "nan" not in text
     assert str(small) not in text
@@ -106,12 +106,12 @@ def test_what_was_written_by_hand_stays(again: Path) -> None:
     assert page.read_text().count(BY_HAND) == page.read_text().count(END_BY_HAND) == 1
 
 
-def test_a_result_of_another_plan_is_not_taken(again: Path) -> None:
+def test_a_result_of_another_plan_is_not_used(again: Path) -> None:
     path = arm.folder(again / "work", ARM) / arm.RESULT
     path.write_text(json.dumps(json.loads(path.read_text()) | {"plan": "other"}))
-    assert not arm.done(again / "work", QUICK, ARM, arm.RESULT)
+    assert not arm.is_done(path, QUICK)
     arm.train(again / "work", QUICK, ARM)
-    assert arm.done(again / "work", QUICK, ARM, arm.RESULT)
+    assert arm.is_done(path, QUICK)
 
 
 def test_other_settings_begin_an_arm_anew(again: Path) -> None:
@@ -120,10 +120,10 @@ def test_other_settings_begin_an_arm_anew(again: Path) -> None:
     (place / "left_over").touch()
     arm.train(again / "work", QUICK, ARM)
     assert not (place / "left_over").exists()
-    assert arm.done(again / "work", QUICK, ARM, arm.RESULT)
+    assert arm.is_done(place / arm.RESULT, QUICK)
 
 
-def test_a_training_that_was_killed_goes_on_and_comes_to_the_same(
+def test_a_killed_training_is_resumed_and_gives_the_same(
     again: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = arm.folder(again / "work", ARM)
@@ -150,7 +150,7 @@ def test_a_training_that_was_killed_goes_on_and_comes_to_the_same(
 
 @pytest.fixture
 def fake_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Give a function that puts a shell script in the place of Python."""
+    """Return a function that puts a shell script in the place of Python."""
 
     def put(body: str) -> None:
         script = tmp_path / "python"
@@ -167,7 +167,7 @@ def test_each_piece_is_a_process_of_one_thread_on_one_core(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
     fake_python('echo "$OMP_NUM_THREADS $NUMBA_NUM_THREADS $*"')
     wanted = [Piece("train", Arm("original", "ignored", seed)) for seed in range(4)]
-    work.do(tmp_path, QUICK, wanted, 2, quick=True)
+    work.run_pieces(wanted, work=tmp_path, plan=QUICK, workers=2, quick=True)
     said = [(tmp_path / f"original-ignored-{seed}.train.log").read_text() for seed in range(4)]
     assert all(line.startswith("1 1 -m surface_study --work ") for line in said)
     assert [line.split("--quick --piece ")[1].strip() for line in said] == [
@@ -181,8 +181,8 @@ def test_a_piece_that_failed_is_named_after_the_others_were_done(
 ) -> None:
     fake_python('case "$*" in *"ignored 1"*) exit 7;; esac; echo done')
     wanted = [Piece("read", Arm("original", "ignored", seed)) for seed in range(3)]
-    with pytest.raises(WorkError, match=r"read original-ignored-1: found exit code 7, wanted 0: see .*\.read\.log"):
-        work.do(tmp_path, QUICK, wanted, 1, quick=True)
+    with pytest.raises(WorkError, match=r"read original-ignored-1: expected exit code 0, got 7; see .*\.read\.log"):
+        work.run_pieces(wanted, work=tmp_path, plan=QUICK, workers=1, quick=True)
     assert (tmp_path / "original-ignored-2.read.log").read_text() == "done\n"
 
 
@@ -190,11 +190,11 @@ def test_a_failure_is_one_line_and_an_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
-        raise WorkError("found nothing,\nwanted something")
+        raise WorkError("expected something,\ngot nothing")
 
-    monkeypatch.setattr("surface_study.worlds.make", fail)
+    monkeypatch.setattr("surface_study.phantoms.make", fail)
     assert main(["--work", str(tmp_path), "--quick", "--workers", "0"]) == FAILED
-    assert capsys.readouterr().out.splitlines()[-1] == "error: found nothing, wanted something"
+    assert capsys.readouterr().out.splitlines()[-1] == "error: expected something, got nothing"
 
 
 def test_the_study_compares_four_losses_two_readings_and_three_seeds_with_one_budget() -> None:

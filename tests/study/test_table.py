@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from surface_study import table
-from surface_study.arm import Result
+from surface_study.arm import ArmResult
 from surface_study.measure import Measured
 from surface_study.plan import Arm, Label2
-from surface_study.table import Number
+from surface_study.table import OverSeeds
 from surface_train.checks.validate import THRESHOLDS
 from surface_train.loss_weights import Preset
 
@@ -18,7 +18,7 @@ def measured(**changes: Any) -> Measured:
         **{"foreground": 0.1, "truth": 0.1, "foreground_whole": 0.1, "truth_whole": 0.5, "variance": 0.05},
         **{"variance_whole": 0.05, "entropy": 0.2, "dice": 0.5, "dice_whole": 0.2, "surface_dice": 0.6},
     }
-    return Measured("a", **(numbers | {"surface_dice_at": (0.6,) * 11} | changes))
+    return Measured(case="a", **(numbers | {"surface_dice_at": (0.6,) * 11} | changes))
 
 
 def curve(**peaks: float) -> tuple[float, ...]:
@@ -26,12 +26,19 @@ def curve(**peaks: float) -> tuple[float, ...]:
     return tuple(peaks.get(f"t{round(100 * threshold)}", 0.0) for threshold in THRESHOLDS)
 
 
-def result(preset: Preset, label_2: Label2, seed: int, *volumes: Measured) -> Result:
+def result(preset: Preset, label_2: Label2, seed: int, *volumes: Measured) -> ArmResult:
     epochs = tuple({"epoch": float(n), "loss": 1 / n} for n in range(1, 11))
-    return Result(Arm(preset, label_2, seed), epochs, volumes or (measured(),), 1.0, 1.0, np.zeros((2, 2), np.float32))
+    return ArmResult(
+        arm=Arm(preset, label_2, seed),
+        epochs=epochs,
+        volumes=volumes or (measured(),),
+        train_s=1.0,
+        judge_s=1.0,
+        picture=np.zeros((2, 2), np.float32),
+    )
 
 
-def scored(preset: Preset, *scores: float) -> list[Result]:
+def scored(preset: Preset, *scores: float) -> list[ArmResult]:
     return [result(preset, "ignored", seed, measured(surface_dice=score)) for seed, score in enumerate(scores)]
 
 
@@ -54,12 +61,12 @@ def test_volumes_are_averaged_before_seeds() -> None:
     ]
     found = table.over_seeds(results)["dice"]
     assert found.mean == pytest.approx(0.5)
-    assert found.spread == pytest.approx(np.std([0.3, 0.7], ddof=1))
+    assert found.std == pytest.approx(np.std([0.3, 0.7], ddof=1))
 
 
-def test_a_single_seed_has_no_spread() -> None:
-    assert table.number([0.25]).text(2) == "0.25"
-    assert table.number([0.2, 0.4]).text(1, 100) == "30.0 ± 14.1"
+def test_a_single_seed_has_no_standard_deviation() -> None:
+    assert table.mean_and_std([0.25]).text(2) == "0.25"
+    assert table.mean_and_std([0.2, 0.4]).text(1, 100) == "30.0 ± 14.1"
 
 
 def test_losses_are_sorted_and_those_without_results_left_out() -> None:
@@ -75,16 +82,18 @@ def test_losses_are_sorted_and_those_without_results_left_out() -> None:
     ("new", "old", "better"),
     [
         ((0.70, 0.72), (0.60, 0.62), True),
-        ((0.60, 0.80), (0.60, 0.61), False),  # its own spread, 0.14, is more than the gain
+        ((0.60, 0.80), (0.60, 0.61), False),  # its own standard deviation, 0.14, exceeds the gain
         ((0.61, 0.62), (0.40, 0.70), False),  # the other one's is
         ((0.50, 0.51), (0.60, 0.61), False),
         ((0.70,), (0.60,), False),  # a single seed shows nothing
     ],
 )
-def test_better_is_better_by_more_than_the_spread(new: tuple[float, ...], old: tuple[float, ...], better: bool) -> None:
+def test_better_is_better_by_more_than_the_standard_deviation(
+    new: tuple[float, ...], old: tuple[float, ...], better: bool
+) -> None:
     results = [*scored("calibrated", *new), *scored("rebalanced", *old)]
     rows = {key: table.over_seeds(found) for key, found in table.by_loss(results).items()}
-    found = table.compare(rows, "surface_dice", ("calibrated", "ignored"), ("rebalanced", "ignored"))
+    found = table.compare(rows, "surface_dice", new=("calibrated", "ignored"), old=("rebalanced", "ignored"))
     assert found.gain == pytest.approx(np.mean(new) - np.mean(old))
     assert found.is_better is better
 
@@ -105,5 +114,5 @@ def test_a_share_of_the_training_is_the_epoch_that_ends_there() -> None:
     assert math.isnan(table.at_shares(epochs, "boundary", (1.0,))[0])
 
 
-def test_numbers_are_written_with_their_spread() -> None:
-    assert Number(0.12345, 0.004).text(3) == "0.123 ± 0.004"
+def test_numbers_are_written_with_their_standard_deviation() -> None:
+    assert OverSeeds(0.12345, 0.004).text(3) == "0.123 ± 0.004"

@@ -65,15 +65,22 @@ def test_what_cannot_be_done_is_said_in_one_line(
 def test_a_phantom_is_written_where_it_is_wanted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given: list[tuple[object, ...]] = []
+    given: list[dict[str, object]] = []
 
-    def write(*arguments: object) -> Summary:
-        given.append(arguments)
-        return Summary(Path("o/competition"), Path("o/test_labels"), ("1", "2", "3"), ("4", "5"), ("6",), 0.0531)
+    def write(out: Path, **arguments: object) -> Summary:
+        given.append({"out": out, **arguments})
+        return Summary(
+            competition=Path("o/competition"),
+            test_labels=Path("o/test_labels"),
+            train_ids=("1", "2", "3"),
+            test_ids=("4", "5"),
+            absent_ids=("6",),
+            surface_share=0.0531,
+        )
 
     monkeypatch.setattr("surface_phantom.write_dataset", write)
     assert main(["phantom", "--out", "o", "--volumes", "3", "--size", "64", "80", "96", "--seed", "5"]) == 0
-    assert given == [(Path("o"), 3, 2, (64, 80, 96), 5)]
+    assert given == [{"out": Path("o"), "volumes": 3, "test_volumes": 2, "size_zyx": (64, 80, 96), "seed": 5}]
     said = capsys.readouterr().out
     assert (
         said == f"{Path('o/competition')}: 3 volumes to learn from, 5.3 % of their voxels surface, and 2 to predict\n"

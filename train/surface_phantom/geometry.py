@@ -1,4 +1,4 @@
-"""Where the papyrus is: windings around an axis, and what each of them does along its way.
+"""Where the papyrus is: windings around an axis, and how each of them varies along its length.
 
 A scroll is wound around a *spine*, a line segment in the (y, x) plane that leans with z; around a long one the
 windings are flat and fold over at its end, around a point they are circles.
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from surface_phantom.fields import Field, smooth
@@ -30,44 +29,55 @@ MAPS = ("recto_end", "verso_at", "verso_end", "flake_at", "flake_end", "tone")
 _THINNEST = 6.0  # voxels: two faces of 3-4 voxels never meet, even where sheets touch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Frame:
-    """The coordinates of a scroll: its spine, its spiral, and how far it is out of true. Lengths are voxels."""
+    """The coordinates of a scroll: its spine, its spiral and its warp. Lengths are in voxels."""
 
     centre_yx: tuple[float, float]
-    heading_yx: tuple[float, float]  # unit vector along the spine, toward the fold that the volume may hold
+    """The middle of the spine in slice 0."""
+    heading_yx: tuple[float, float]
+    """Unit vector along the spine, toward the fold that the volume may hold."""
     half_spine: float
-    lean_yx: tuple[float, float]  # how far the spine moves in y and x a slice
-    ring: float  # the radius at which `along` counts voxels
-    climb: float  # how far the spiral rises a voxel along
-    warp: Field  # added to r, at nodes STEP voxels apart, (z, y, x)
+    """Half the spine's length; 0 for circular windings."""
+    lean_yx: tuple[float, float]
+    """How far the spine moves in y and x per slice."""
+    ring: float
+    """The radius at which `along` counts voxels."""
+    climb: float
+    """How far the spiral rises per voxel along."""
+    warp: Field
+    """Added to r, at nodes STEP voxels apart, (z, y, x)."""
 
     def __post_init__(self) -> None:
-        if not math.isclose(math.hypot(*self.heading_yx), 1.0, abs_tol=1e-6):
-            raise ValueError(f"found a heading of length {math.hypot(*self.heading_yx):.3f}, wanted a unit vector")
+        length = math.hypot(*self.heading_yx)
+        if not math.isclose(length, 1.0, abs_tol=1e-6):
+            raise ValueError(f"heading_yx: expected a unit vector, got one of length {length:.3f}")
         if self.ring <= 0 or self.half_spine < 0:
-            raise ValueError(f"found ring {self.ring} and half spine {self.half_spine}, wanted > 0 and >= 0")
+            raise ValueError(f"expected ring > 0 and half_spine >= 0, got {self.ring} and {self.half_spine}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sheets:
-    """The sheets of one volume, on a grid of (sheet, along, z), STEP voxels apart in the last two.
-
-    `face` is the r of each recto face, rising from sheet to sheet; `drawn` is where the annotators drew it; `maps`
-    holds, in the order of MAPS, the depths where layers begin and end, and the tone of the papyrus.
-    """
+    """The sheets of one volume, on a grid of (sheet, along, z), STEP voxels apart in the last two."""
 
     face: Field
+    """The r of each recto face, rising from sheet to sheet."""
     drawn: Field
+    """The r at which the annotators drew it."""
     maps: Field
+    """Depths where layers begin and end, and the tone of the papyrus: (sheet, along, z, len(MAPS))."""
     along_start: float
+    """The `along` of the first node."""
 
     def __post_init__(self) -> None:
-        if self.maps.shape != (*self.face.shape, len(MAPS)) or self.drawn.shape != self.face.shape:
-            found = f"maps of {self.maps.shape} and drawn faces of {self.drawn.shape} for faces of {self.face.shape}"
-            raise ValueError(f"found {found}, wanted one grid, and {len(MAPS)} maps on it")
+        grid = self.face.shape
+        if self.maps.shape != (*grid, len(MAPS)) or self.drawn.shape != grid:
+            raise ValueError(
+                f"expected drawn faces and {len(MAPS)} maps on the grid {grid} of the faces, got drawn faces of "
+                f"{self.drawn.shape} and maps of {self.maps.shape}"
+            )
         if len(self.face) > 1 and float(np.diff(self.face, axis=0).min()) <= 0:
-            raise ValueError("found recto faces that cross, wanted them to rise from sheet to sheet")
+            raise ValueError("face: expected recto faces that rise from sheet to sheet, got some that cross")
 
 
 def draw_frame(rng: np.random.Generator, shape_zyx: tuple[int, int, int], look: Look) -> Frame:
@@ -95,26 +105,33 @@ def draw_frame(rng: np.random.Generator, shape_zyx: tuple[int, int, int], look: 
 
 
 def draw_warp(rng: np.random.Generator, shape_zyx: tuple[int, int, int]) -> Field:
-    """Draw how far the scroll is pushed out of true, voxels: long waves, and a little crumple."""
+    """Draw how far the scroll is deformed, in voxels: long waves, and a little crumple."""
     nodes = tuple(n // STEP + 2 for n in shape_zyx)
     waves = 8.0 * smooth(rng, nodes, (14.0, 10.0, 10.0))
     crumple = 1.1 * smooth(rng, nodes, (4.0, 2.6, 2.6))
     return waves + crumple
 
 
-def draw_sheets(rng: np.random.Generator, shape_zyx: tuple[int, int, int], look: Look, frame: Frame) -> Sheets:
-    """Draw every sheet that may show in the volume: where it runs, splits, frays and ends."""
+def draw_sheets(rng: np.random.Generator, *, frame: Frame, shape_zyx: tuple[int, int, int], look: Look) -> Sheets:
+    """Draw every sheet that may appear in the volume: where it runs, splits, frays and ends.
+
+    Args:
+        rng: The source of all variation.
+        frame: The coordinates of the scroll.
+        shape_zyx: Of the volume, in voxels.
+        look: Pitch, thickness, splits and flakes.
+    """
     (r_low, r_high), (along_low, along_high) = _extent(shape_zyx, frame)
     first = max(r_low - 2 * look.pitch, 0.6 * look.pitch)
     count = max(2, math.ceil((r_high - first) / look.pitch) + 2)
     grid = (count, math.ceil((along_high - along_low) / STEP) + 3, shape_zyx[0] // STEP + 2)
     maps = draw_layers(rng, grid, look)
     free = first + look.pitch * np.arange(count, dtype=np.float32)[:, None, None]
-    free = free + look.pitch_spread * look.pitch * _map(rng, grid, 110, 0.7)
-    free = free + 0.08 * look.pitch * _map(rng, grid, 28, 0.5) + 0.5 * _map(rng, grid, 10, 0.0)
+    free = free + look.pitch_std * look.pitch * _map(rng, grid, 110, across=0.7)
+    free = free + 0.08 * look.pitch * _map(rng, grid, 28, across=0.5) + 0.5 * _map(rng, grid, 10)
     face = stack(free.astype(np.float32), np.maximum(maps[..., MAPS.index("verso_end")], _THINNEST))
-    drawn = face + np.float32(look.bias) + np.float32(0.45) * _map(rng, grid, 24, 0.7)
-    return Sheets(face, drawn, maps, along_low - STEP)
+    drawn = face + np.float32(look.bias) + np.float32(0.45) * _map(rng, grid, 24, across=0.7)
+    return Sheets(face=face, drawn=drawn, maps=maps, along_start=along_low - STEP)
 
 
 def draw_layers(rng: np.random.Generator, grid: tuple[int, int, int], look: Look) -> Field:
@@ -140,9 +157,13 @@ def draw_layers(rng: np.random.Generator, grid: tuple[int, int, int], look: Look
 
 
 def stack(free: Field, thickness: Field) -> Field:
-    """Push sheets outward until none lies in another: (sheet, along, z) in and out, float32.
+    """Return the faces after pushing sheets outward until none lies in another.
 
-    Where they are pushed they touch; where there is room they keep their place to a fraction of a voxel.
+    Where sheets are pushed they touch; where there is room they keep their place to a fraction of a voxel.
+
+    Args:
+        free: r of the recto faces as drawn, each on its own, float32 (sheet, along, z).
+        thickness: Of the sheets, in voxels, the same shape.
     """
     face = free.copy()
     for k in range(1, len(face)):
@@ -155,15 +176,24 @@ def stack(free: Field, thickness: Field) -> Field:
 def _extent(shape_zyx: tuple[int, int, int], frame: Frame) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the range of r and of along in the volume, at nodes STEP voxels apart."""
     z, y, x = np.meshgrid(*(np.arange(0, n + STEP, STEP, dtype=np.float32) for n in shape_zyx), indexing="ij")
-    r, along = coordinates(frame, z, y, x)
+    r, along = coordinates(frame, (z, y, x))
     slack = float(np.abs(frame.warp).max())
     return (float(r.min()) - slack, float(r.max()) + slack), (float(along.min()), float(along.max()))
 
 
-def coordinates(
-    frame: Frame, z: npt.NDArray[np.float32], y: npt.NDArray[np.float32], x: npt.NDArray[np.float32]
-) -> tuple[Field, Field]:
-    """Return r without the warp, and along, of points in voxels. `raster` has the same formulas for one voxel."""
+def coordinates(frame: Frame, points_zyx: tuple[Field, Field, Field]) -> tuple[Field, Field]:
+    """Return r without the warp, and along, of points.
+
+    `raster._place` has the same formulas for one voxel.
+
+    Args:
+        frame: The coordinates of the scroll.
+        points_zyx: The z, y and x of the points in voxels, float32 of one shape.
+
+    Returns:
+        r and along in voxels, float32 of that shape.
+    """
+    z, y, x = points_zyx
     dy = y - frame.centre_yx[0] - frame.lean_yx[0] * z
     dx = x - frame.centre_yx[1] - frame.lean_yx[1] * z
     ahead = dy * frame.heading_yx[0] + dx * frame.heading_yx[1]
@@ -177,6 +207,6 @@ def coordinates(
     return (r - frame.climb * along).astype(np.float32), along.astype(np.float32)
 
 
-def _map(rng: np.random.Generator, grid: tuple[int, int, int], length: float, kinship: float = 0.0) -> Field:
-    """Draw one map: `length` voxels to change along the sheet, `kinship` sheets to change across; sd 1."""
-    return smooth(rng, grid, (kinship, length / STEP / 1.4, length / STEP))
+def _map(rng: np.random.Generator, grid: tuple[int, int, int], length: float, *, across: float = 0.0) -> Field:
+    """Draw a map of standard deviation 1 that changes over `length` voxels in the sheet and `across` sheets."""
+    return smooth(rng, grid, (across, length / STEP / 1.4, length / STEP))

@@ -1,26 +1,26 @@
-"""How hard a volume is: as hard as the competition's, measured on each one that is made."""
+"""How hard a volume is to segment by its grey values, compared with the competition's volumes."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-GAP_RANGE = (10.0, 30.0)  # grey levels, FACTS of the competition
-DICE_LIMIT = 0.35  # what the real slices allow a threshold, at most
+# Measured on the competition's published volumes.
+GAP_RANGE = (10.0, 30.0)  # grey levels
+DICE_LIMIT = 0.35  # the most that a single threshold reaches
 SHARE_RANGE = (0.009, 0.17)
 
 
 @dataclass(frozen=True)
 class Hardness:
-    """How far grey values alone lead. Label 2 is ignored in all but `surface_share`.
-
-    gap: mean grey value on label 1 less that on label 0; threshold_dice: the Dice of the best single threshold
-    (foreground is grey >= t), chosen with the answers in hand; surface_share: of label 1 in the whole volume.
-    """
+    """How well grey values alone separate the labels. Label 2 is ignored in all but `surface_share`."""
 
     gap: float
+    """Mean grey value on label 1 minus that on label 0."""
     threshold_dice: float
+    """Dice of the best single threshold (foreground is grey >= t), chosen with the labels known."""
     surface_share: float
+    """Share of label 1 in the whole volume."""
 
     @property
     def is_real(self) -> bool:
@@ -33,9 +33,14 @@ class Hardness:
 
 
 def measure(image: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> Hardness:
-    """Measure a volume, uint8 grey values and labels {0, 1, 2} of one shape.
+    """Return the hardness of a volume.
 
-    Without a voxel of label 1 or of label 0 there is no gap: it is NaN, and the volume is not real.
+    Args:
+        image: uint8 grey values (z, y, x).
+        label: uint8 {0, 1, 2} of the same shape.
+
+    Returns:
+        The measurements; the gap is NaN where label 0 or label 1 is missing, and `is_real` then False.
     """
     counts = np.zeros(3 * 256, np.int64)
     for grey, page in zip(image, label, strict=True):

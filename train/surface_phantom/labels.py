@@ -1,4 +1,4 @@
-"""The labels as annotators leave them: 0 background, 1 recto face, 2 not looked at."""
+"""The labels as annotators leave them: 0 background, 1 recto face, 2 not annotated."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,30 +10,35 @@ Label = npt.NDArray[np.uint8]
 SHELL = 3  # voxels on every side that are never annotated
 FACE_FROM, FACE_TO = -1.4, 2.0  # voxels across the sheet: 3.4 thick, astride the recto's edge
 RIM = 9.0  # voxels kept outside the first and the last annotated face
-_EDGES = np.array([-RIM, FACE_FROM, 0.0, FACE_TO, RIM], np.float32)  # of the census
-_SEEN_MEAN, _SEEN_SPREAD, _SEEN_RANGE = 0.36, 0.26, (0.15, 0.73)  # of a volume, as in the competition
+_EDGES = np.array([-RIM, FACE_FROM, 0.0, FACE_TO, RIM], np.float32)  # of the bins of `count_by_depth`
+_ANNOTATED_MEAN, _ANNOTATED_STD, _ANNOTATED_RANGE = 0.36, 0.26, (0.15, 0.73)  # of a volume, as in the competition
 _LATE_START, _LATEST = 0.4, 0.25  # how often annotation starts late, and how late at most, as a share of z
 _CROWDED = 0.155  # share of faces in a band above which annotators cannot tell sheets apart, and look elsewhere
 _ALIKE = 0.04  # bands that miss by this much more than the best one are as good
 
 
 def draw_label(rng: np.random.Generator, solid: Solid, margin_zyx: tuple[int, int, int] = (0, 0, 0)) -> Label:
-    """Draw which band of sheets was annotated, about as large as the competition's are, and label it."""
+    """Return the label of a randomly chosen band of sheets, about as large as the competition's annotated regions."""
     depth = len(solid.depth)
-    seen = float(np.clip(rng.normal(_SEEN_MEAN, _SEEN_SPREAD), *_SEEN_RANGE))
+    seen = float(np.clip(rng.normal(_ANNOTATED_MEAN, _ANNOTATED_STD), *_ANNOTATED_RANGE))
     start = int(depth * rng.uniform(0.03, _LATEST)) if rng.random() < _LATE_START else 0
-    counts = census(solid, start)
+    counts = count_by_depth(solid, start)
     first, last = choose_band(rng, counts, seen)
     too_much = band_shares(counts, first, last)[0] - seen
     if too_much > _ALIKE:  # wide gaps make coarse bands: annotation then starts later
         start += int((depth - start) * min(too_much / (too_much + seen), 0.5))
-    return annotate(solid, first, last, start, margin_zyx)
+    return annotate(solid, first=first, last=last, start=start, margin_zyx=margin_zyx)
 
 
-def census(solid: Solid, start: int) -> npt.NDArray[np.float64]:
-    """Count the voxels nearest to each sheet's face by depth, as shares of the volume: (sheets, len(_EDGES) + 1).
+def count_by_depth(solid: Solid, start: int) -> npt.NDArray[np.float64]:
+    """Return how the voxels nearest to each sheet's face are distributed over depth, as shares of the volume.
 
-    Only voxels from slice `start` on and inside the shell count; they are all that can be annotated.
+    Args:
+        solid: The volume's sheets.
+        start: The first annotated slice. Voxels before it or in the shell cannot be annotated and are not counted.
+
+    Returns:
+        Shares, (sheets, len(_EDGES) + 1).
     """
     bins = len(_EDGES) + 1
     counts = np.zeros((int(solid.nearest.max()) + 1) * bins, np.int64)
@@ -46,14 +51,17 @@ def census(solid: Solid, start: int) -> npt.NDArray[np.float64]:
 
 
 def band_shares(counts: npt.NDArray[np.float64], first: int, last: int) -> tuple[float, float]:
-    """Return what annotating the sheets first..last would label as 0 or 1, and as 1, as shares of the volume."""
+    """Return which shares of the volume annotating the sheets first..last would label as 0 or 1, and as 1."""
     band = counts[first : last + 1]
     beyond = float(counts[first, 0] + counts[last, -1])
     return float(band.sum()) - beyond, float(band[:, 2:4].sum())
 
 
 def choose_band(rng: np.random.Generator, counts: npt.NDArray[np.float64], seen: float) -> tuple[int, int]:
-    """Choose the first and last sheet to annotate, so that about `seen` of the volume is seen; one sheet will do."""
+    """Return the first and last sheet to annotate, so that about `seen` of the volume is; they may be the same.
+
+    Bands crowded with faces are avoided: there annotators cannot tell sheets apart.
+    """
     bands = [(a, b) for a in range(len(counts)) for b in range(a, len(counts))]
     misses = []
     for band in bands:
@@ -64,11 +72,21 @@ def choose_band(rng: np.random.Generator, counts: npt.NDArray[np.float64], seen:
     return bands[int(rng.choice(best))]
 
 
-def annotate(solid: Solid, first: int, last: int, start: int, margin_zyx: tuple[int, int, int] = (0, 0, 0)) -> Label:
-    """Label the sheets first..last from slice `start` on: uint8 (z, y, x), values 0, 1 and 2.
+def annotate(solid: Solid, *, first: int, last: int, start: int, margin_zyx: tuple[int, int, int] = (0, 0, 0)) -> Label:
+    """Return the label of a volume in which a band of sheets was annotated.
 
-    Label 1 is the recto face, FACE_TO - FACE_FROM voxels thick; label 0 lies between the faces and RIM voxels around;
-    all else is 2, and so are the outer SHELL voxels and a margin without data.
+    Label 1 is the recto face, FACE_TO - FACE_FROM voxels thick; label 0 lies between the faces and RIM voxels around
+    the band; all else is 2, and so are the outer SHELL voxels and a margin without data.
+
+    Args:
+        solid: The volume's sheets.
+        first: The band's first sheet.
+        last: The band's last sheet, included.
+        start: The first annotated slice.
+        margin_zyx: How many voxels on each side hold no data.
+
+    Returns:
+        uint8 (z, y, x), values 0, 1 and 2.
     """
     sheet, depth = solid.nearest, solid.depth
     annotated = (sheet >= first) & (sheet <= last)

@@ -1,42 +1,59 @@
-"""What tells one scroll from another: how it is wound and how its scan looks."""
+"""What distinguishes one scroll from another: how it is wound and how its scan looks."""
 
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Look:
-    """One scroll's winding and scan. Lengths are voxels, grey values are of uint8, shares lie in 0..1.
+    """One scroll's winding and scan. Lengths are in voxels, grey values in uint8 levels, shares in 0..1.
 
-    Raises ValueError when sheets would not fit into their pitch or a grey value lies outside 0..255.
+    Raises:
+        ValueError: If sheets would not fit into their pitch, or a grey value lies outside 0..255.
     """
 
     scroll_id: int
-    pitch: float  # from one recto face to the next, on average
-    pitch_spread: float  # its spread, as a share of the pitch: 0 is an even stack
-    thickness: float  # both layers together
-    split: float  # how wide the two layers of a sheet come apart
-    flakes: float  # share of a sheet that has loose flakes beside its verso
-    bias: float  # how far inside the papyrus the annotators put its face
-    air: float  # grey value of a gap
-    contrast: float  # grey values from a gap to dense papyrus
-    blur: float  # sigma of the point-spread function
-    halo: float  # overshoot at edges, as phase-contrast scans have it
-    halo_width: float  # its sigma
-    noise: float  # standard deviation, grey values
-    noise_grain: float  # sigma of the noise's correlation
-    rings: float  # standard deviation of the ring artefacts, grey values
-    specks: float  # bright specks in a million voxels
+    """As in the competition's train.csv."""
+    pitch: float
+    """Mean distance from one recto face to the next."""
+    pitch_std: float
+    """Standard deviation of the pitch, as a share of it: 0 is an even stack."""
+    thickness: float
+    """Of both layers together."""
+    split: float
+    """How wide the two layers of a sheet come apart."""
+    flakes: float
+    """Share of a sheet that has loose flakes beside its verso."""
+    bias: float
+    """How far inside the papyrus the annotators put its face."""
+    air: float
+    """Grey value of a gap."""
+    contrast: float
+    """Grey values from a gap to dense papyrus."""
+    blur: float
+    """Sigma of the point-spread function."""
+    halo: float
+    """Overshoot at edges, as in phase-contrast scans."""
+    halo_width: float
+    """Sigma of the overshoot."""
+    noise: float
+    """Standard deviation, in grey values."""
+    noise_grain: float
+    """Sigma of the noise's correlation."""
+    rings: float
+    """Standard deviation of the ring artefacts, in grey values."""
+    specks: float
+    """Bright specks per million voxels."""
 
     def __post_init__(self) -> None:
         if not 0 < self.thickness < self.pitch:
             raise ValueError(
-                f"scroll {self.scroll_id}: found sheets {self.thickness} thick at a pitch of {self.pitch}, "
-                "wanted 0 < thickness < pitch"
+                f"scroll {self.scroll_id}: expected 0 < thickness < pitch, got a thickness of {self.thickness} at a "
+                f"pitch of {self.pitch}"
             )
         if not 0 <= self.air <= self.air + self.contrast <= 255:
             raise ValueError(
-                f"scroll {self.scroll_id}: found grey values from {self.air} to {self.air + self.contrast}, "
-                "wanted 0 to 255, air below papyrus"
+                f"scroll {self.scroll_id}: expected grey values in 0..255, air below papyrus, got {self.air} to "
+                f"{self.air + self.contrast}"
             )
 
 
@@ -44,7 +61,7 @@ LOOKS = (
     Look(  # dark noisy background
         scroll_id=34117,
         pitch=27.0,
-        pitch_spread=0.42,
+        pitch_std=0.42,
         thickness=9.5,
         split=6.0,
         flakes=0.16,
@@ -62,7 +79,7 @@ LOOKS = (
     Look(  # blurry, densely packed
         scroll_id=35360,
         pitch=26.0,
-        pitch_spread=0.38,
+        pitch_std=0.38,
         thickness=13.0,
         split=3.5,
         flakes=0.05,
@@ -80,7 +97,7 @@ LOOKS = (
     Look(  # low contrast, fine noise, wide gaps
         scroll_id=26002,
         pitch=42.0,
-        pitch_spread=0.3,
+        pitch_std=0.3,
         thickness=11.5,
         split=6.0,
         flakes=0.2,

@@ -1,4 +1,4 @@
-"""The scan: from papyrus to grey values, with all that a tomograph adds."""
+"""The scan: from papyrus to grey values, with the artefacts of a tomograph."""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from surface_phantom.fields import Field, smooth, spread_after_blur
+from surface_phantom.fields import Field, smooth, std_after_blur
 from surface_phantom.looks import Look
 
 Image = npt.NDArray[np.uint8]
@@ -16,9 +16,13 @@ _COARSE = 16  # voxels between the nodes of slow changes in brightness
 
 
 def scan(rng: np.random.Generator, density: Field, look: Look) -> Image:
-    """Scan a volume: float32 density in, 0 is air and about 1 papyrus; uint8 grey values of the same shape out.
+    """Return the scan of a volume: uint8 grey values (z, y, x).
 
-    `density` is used up: it holds the noise afterwards. Two more float32 copies are held at the peak.
+    Args:
+        rng: The source of noise, rings and specks.
+        density: float32 (z, y, x), 0 for air and about 1 for papyrus. It is overwritten, to save memory: two more
+            float32 copies are held at the peak.
+        look: Blur, noise and grey values.
     """
     add_specks(rng, density, look.specks)
     sharp = blur(density, look)
@@ -35,7 +39,7 @@ def scan(rng: np.random.Generator, density: Field, look: Look) -> Image:
 
 
 def add_specks(rng: np.random.Generator, density: Field, per_million: float) -> None:
-    """Put bright grains of 1-2 voxels on the papyrus, in place; where a grain would hang in the air there is none."""
+    """Add bright grains of 1-2 voxels to the papyrus, in place; those that would hang in the air are left out."""
     count = rng.poisson(per_million * 4 * density.size / 1e6)
     reach = 5
     for _ in range(count):
@@ -51,7 +55,7 @@ def add_specks(rng: np.random.Generator, density: Field, per_million: float) -> 
 
 
 def blur(density: Field, look: Look) -> Field:
-    """Blur by the point-spread function, and let edges overshoot: bright inside, dark outside."""
+    """Return the density blurred by the point-spread function; edges overshoot, bright inside and dark outside."""
     sharp: Field = gaussian_filter(density, look.blur, truncate=3.0)
     wide = gaussian_filter(sharp, look.halo_width, truncate=3.0)
     wide -= sharp
@@ -65,13 +69,13 @@ def make_noise(rng: np.random.Generator, out: Field, look: Look) -> None:
     rng.standard_normal(dtype=np.float32, out=out)
     sigma = (look.noise_grain,) * 3
     gaussian_filter(out, sigma, output=out, mode="wrap", truncate=3.0)
-    out *= np.float32(1 / spread_after_blur(sigma))
+    out *= np.float32(1 / std_after_blur(sigma))
 
 
 def rings(rng: np.random.Generator, shape_zyx: tuple[int, ...]) -> Iterator[Field]:
-    """Draw rings around the axis of rotation, which stands along z somewhere outside; yield them slice by slice.
+    """Yield ring artefacts slice by slice, float32 of standard deviation 1; the axis of rotation is along z, outside.
 
-    A ring is a faulty detector pixel: constant along its circle, and fading along z. Standard deviation 1, float32.
+    A ring is a faulty detector pixel: constant along its circle, and fading along z.
     """
     depth, height, width = shape_zyx
     angle, away = rng.uniform(0, 2 * math.pi), rng.uniform(0.6, 2.0) * max(height, width)
@@ -84,7 +88,7 @@ def rings(rng: np.random.Generator, shape_zyx: tuple[int, ...]) -> Iterator[Fiel
 
 
 def slow(rng: np.random.Generator, shape_zyx: tuple[int, ...]) -> Iterator[Field]:
-    """Draw a field that changes over some fifty voxels, standard deviation about 1; yield it slice by slice."""
+    """Yield a field slice by slice that changes over some fifty voxels, standard deviation about 1."""
     coarse = smooth(rng, tuple(math.ceil(n / _COARSE) + 1 for n in shape_zyx), (2.5,) * 3)
     planes = _stretch(_stretch(coarse, shape_zyx[2], axis=2), shape_zyx[1], axis=1)
     return (
@@ -93,7 +97,7 @@ def slow(rng: np.random.Generator, shape_zyx: tuple[int, ...]) -> Iterator[Field
 
 
 def _stretch(nodes: Field, count: int, axis: int, first: int = 0) -> Field:
-    """Interpolate linearly between nodes _COARSE apart, at `count` places from `first` on."""
+    """Return `nodes`, _COARSE voxels apart, interpolated linearly at `count` voxels from `first` on."""
     places = np.arange(first, first + count)
     low = places // _COARSE
     share = (places % _COARSE / _COARSE).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(nodes.ndim)])

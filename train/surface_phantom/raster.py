@@ -4,56 +4,72 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from surface_phantom.fields import Field, periodic
+from surface_phantom.fields import Field
 from surface_phantom.geometry import STEP, Frame, Sheets
 
 _NEAR = 5.0  # voxels from a recto face within which its distance is measured along its own normal
 _SLAB = 8  # slices that a thread takes at once
-_FIBRES = (24, 160, 192)  # periodic: depth, across the fibres, along them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Solid:
-    """What a volume is made of, before any scan.
-
-    density: float32, 0 is air, about 1 papyrus; nearest: int16, the sheet whose recto face is nearest; depth: float16,
-    signed distance to that face in voxels, positive into the sheet. All (z, y, x).
-    """
+    """What a volume is made of, before any scan. All arrays are (z, y, x)."""
 
     density: Field
+    """float32, 0 for air and about 1 for papyrus."""
     nearest: npt.NDArray[np.int16]
+    """The sheet whose recto face is nearest."""
     depth: npt.NDArray[np.float16]
+    """Signed distance to that face in voxels, positive into the sheet."""
 
 
-def draw_fibres(rng: np.random.Generator) -> Field:
-    """Draw the texture of one layer of fibres, float32, periodic: thin, long, with dark pores, about -4 to 2."""
-    strands = periodic(rng, _FIBRES, (0.9, 1.3, 16.0))
-    grain = periodic(rng, _FIBRES, (0.9, 1.0, 2.5))
-    texture = 0.8 * strands + 0.6 * grain
-    return (texture - 0.35 * (texture**2 - 1)).astype(np.float32)
+class _Numbers(NamedTuple):
+    """The numbers of a `Frame` and its `Sheets` as numba takes them; all are float."""
+
+    centre_y: float
+    centre_x: float
+    heading_y: float
+    heading_x: float
+    lean_y: float
+    lean_x: float
+    half_spine: float
+    ring: float
+    climb: float
+    along_start: float
 
 
-def rasterise(shape_zyx: tuple[int, int, int], frame: Frame, sheets: Sheets, fibres: Field) -> Solid:
-    """Fill a volume with the sheets. The result does not depend on the number of threads: voxels are independent."""
+def rasterise(*, frame: Frame, sheets: Sheets, fibres: Field, shape_zyx: tuple[int, int, int]) -> Solid:
+    """Return a volume filled with sheets.
+
+    Args:
+        frame: The coordinates of the scroll.
+        sheets: Where the sheets are in these coordinates.
+        fibres: The texture that `fields.draw_fibres` makes.
+        shape_zyx: Of the volume, in voxels.
+
+    Returns:
+        The solid, the same for any number of threads, since voxels are independent.
+    """
     density = np.zeros(shape_zyx, np.float32)
     nearest = np.zeros(shape_zyx, np.int16)
     depth = np.zeros(shape_zyx, np.float16)
-    numbers = np.array(
-        [
-            *frame.centre_yx,
-            *frame.heading_yx,
-            *frame.lean_yx,
-            frame.half_spine,
-            frame.ring,
-            frame.climb,
-            sheets.along_start,
-        ],
-        np.float64,
+    numbers = _Numbers(
+        centre_y=frame.centre_yx[0],
+        centre_x=frame.centre_yx[1],
+        heading_y=frame.heading_yx[0],
+        heading_x=frame.heading_yx[1],
+        lean_y=frame.lean_yx[0],
+        lean_x=frame.lean_yx[1],
+        half_spine=frame.half_spine,
+        ring=frame.ring,
+        climb=frame.climb,
+        along_start=sheets.along_start,
     )
     arrays = (numbers, frame.warp, sheets.face, sheets.drawn, sheets.maps, fibres)
 
@@ -67,17 +83,17 @@ def rasterise(shape_zyx: tuple[int, int, int], frame: Frame, sheets: Sheets, fib
     starts = range(0, shape_zyx[0], _SLAB)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         list(pool.map(fill, starts))
-    return Solid(density, nearest, depth)
+    return Solid(density=density, nearest=nearest, depth=depth)
 
 
 @numba.njit(nogil=True, cache=True)
 def _place(z, y, x, numbers, warp):  # type: ignore[no-untyped-def]
     """Return r, along, the straight part of along and the angle, of one point; `geometry.coordinates` and the warp."""
-    dy = y - numbers[0] - numbers[4] * z
-    dx = x - numbers[1] - numbers[5] * z
-    half, ring = numbers[6], numbers[7]
-    ahead = dy * numbers[2] + dx * numbers[3]
-    aside = dx * numbers[2] - dy * numbers[3]
+    dy = y - numbers.centre_y - numbers.lean_y * z
+    dx = x - numbers.centre_x - numbers.lean_x * z
+    half, ring = numbers.half_spine, numbers.ring
+    ahead = dy * numbers.heading_y + dx * numbers.heading_x
+    aside = dx * numbers.heading_y - dy * numbers.heading_x
     beyond = max(abs(ahead) - half, 0.0)
     turn = math.atan2(abs(aside), beyond)
     if ahead < -half:
@@ -85,13 +101,13 @@ def _place(z, y, x, numbers, warp):  # type: ignore[no-untyped-def]
     straight = min(max(half - ahead, 0.0), 2 * half)
     sign = 1.0 if aside >= 0 else -1.0
     along = sign * (straight + ring * turn)
-    r = math.sqrt(beyond * beyond + aside * aside) - numbers[8] * along + _warp_at(warp, z, y, x)
+    r = math.sqrt(beyond * beyond + aside * aside) - numbers.climb * along + _warp_at(warp, z, y, x)
     return r, along, sign * straight, sign * turn
 
 
 @numba.njit(nogil=True, cache=True)
 def _warp_at(warp, z, y, x):  # type: ignore[no-untyped-def]
-    """Interpolate the warp's nodes linearly."""
+    """Return the warp at a point, interpolated linearly between its nodes."""
     z, y, x = z / STEP, y / STEP, x / STEP
     i, j, k = int(z), int(y), int(x)
     a, b, c = z - i, y - j, x - k
@@ -114,7 +130,7 @@ def _node(t, z, faces):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _at(faces, k, node):  # type: ignore[no-untyped-def]
-    """Interpolate the face of sheet k."""
+    """Return the face of sheet k at a node, interpolated linearly."""
     i, j, a, b = node
     return (faces[k, i, j] * (1 - b) + faces[k, i, j + 1] * b) * (1 - a) + (
         faces[k, i + 1, j] * (1 - b) + faces[k, i + 1, j + 1] * b
@@ -123,7 +139,7 @@ def _at(faces, k, node):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _map_at(maps, k, node, m):  # type: ignore[no-untyped-def]
-    """Interpolate map m of sheet k."""
+    """Return map m of sheet k at a node, interpolated linearly."""
     i, j, a, b = node
     return (maps[k, i, j, m] * (1 - b) + maps[k, i, j + 1, m] * b) * (1 - a) + (
         maps[k, i + 1, j, m] * (1 - b) + maps[k, i + 1, j + 1, m] * b
@@ -134,7 +150,7 @@ def _map_at(maps, k, node, m):  # type: ignore[no-untyped-def]
 def _beyond(z, y, x, k, numbers, warp, drawn):  # type: ignore[no-untyped-def]
     """Return how far r lies beyond the face of sheet k as the annotators drew it."""
     r, along, _, _ = _place(z, y, x, numbers, warp)
-    return r - _at(drawn, k, _node((along - numbers[9]) / STEP, z, drawn))
+    return r - _at(drawn, k, _node((along - numbers.along_start) / STEP, z, drawn))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -160,7 +176,7 @@ def _between(value, low, high):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _fibre(fibres, depth, across, along):  # type: ignore[no-untyped-def]
-    """Look a voxel's texture up."""
+    """Return the texture of a voxel."""
     n = fibres.shape
     return fibres[int(depth) % n[0], math.floor(across) % n[1], math.floor(along) % n[2]]
 
@@ -198,7 +214,7 @@ def _fill(start, numbers, warp, face, drawn, maps, fibres, density, nearest, dep
         for y in range(density.shape[1]):
             for x in range(density.shape[2]):
                 r, along, straight, turn = _place(z, y, x, numbers, warp)
-                node = _node((along - numbers[9]) / STEP, z, face)
+                node = _node((along - numbers.along_start) / STEP, z, face)
                 while k + 1 < sheets and r >= _at(face, k + 1, node):
                     k += 1
                 while k > 0 and r < _at(face, k, node):

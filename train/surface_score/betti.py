@@ -21,7 +21,7 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Matching:
-    """How many features of one dimension match, how many were predicted, how many there are."""
+    """How many features of one dimension match, how many are predicted, how many are true."""
 
     matched: int
     predicted: int
@@ -29,21 +29,21 @@ class Matching:
 
     def __post_init__(self) -> None:
         if not 0 <= self.matched <= min(self.predicted, self.true):
-            raise ValueError(f"found {self}, wanted no more matched than predicted or true, and none below 0")
+            raise ValueError(f"expected 0 <= matched <= predicted and true, got {self}")
 
     def __add__(self, other: "Matching") -> "Matching":
         return Matching(self.matched + other.matched, self.predicted + other.predicted, self.true + other.true)
 
     @property
-    def mended(self) -> "Matching":
-        """Return what a prediction would get that has the true features and no others."""
+    def corrected(self) -> "Matching":
+        """Return the counts of a prediction that has the true features and no others."""
         return Matching(self.true, self.true, self.true)
 
     @property
     def f1(self) -> float | None:
         """Return 2 · matched / (predicted + true); None where there is nothing to match.
 
-        Where nothing is true it is 0.5 / (predicted + 0.5), so that one false feature costs less than a hundred do.
+        Where nothing is true it is 0.5 / (predicted + 0.5), so that one false feature costs less than a hundred.
         """
         if self.predicted + self.true == 0:
             return None
@@ -57,14 +57,20 @@ Matchings = tuple[Matching, Matching, Matching]
 
 @dataclass(frozen=True)
 class Octant:
-    """What was counted in one box of the volume, for components, tunnels and cavities."""
+    """The counts in one box of the volume, for components, tunnels and cavities."""
 
     box: Box
     matchings: Matchings
 
 
 def match_octants(prediction: Mask, truth: Mask, pool: Executor) -> list[Octant]:
-    """Match the features of two masks, bool (z, y, x) of one shape, in each octant; the octants run in the pool."""
+    """Return the matched features of two masks, octant by octant.
+
+    Args:
+        prediction: bool (z, y, x).
+        truth: bool, the same shape.
+        pool: Where the octants run, one task each.
+    """
     boxes = octants(truth.shape)
     counted = pool.map(lambda box: match(prediction[box], truth[box]), boxes)
     return [
@@ -74,7 +80,7 @@ def match_octants(prediction: Mask, truth: Mask, pool: Executor) -> list[Octant]
 
 
 def octants(shape_zyx: tuple[int, ...]) -> list[Box]:
-    """Return the boxes that a volume is cut into, in scan order: two halves an axis, the first the larger by one.
+    """Return the boxes that a volume is cut into, in scan order: two halves per axis, the first the larger by one.
 
     An axis of one voxel is not cut, so that there are 1, 2, 4 or 8 boxes and none is empty.
     """

@@ -1,4 +1,4 @@
-"""Score many cases: each is read, scored and explained on its own, in as many processes as asked for."""
+"""Score many cases: each is read, scored and broken down on its own, in several processes."""
 
 import json
 import multiprocessing
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from surface_score.explain import explain
+from surface_score.breakdown import as_dict, as_text
+from surface_score.explain import Explanation, explain
 from surface_score.leaderboard import CaseScore, Masks, masks_of, score_masks
-from surface_score.masks import MaskError, MaskFile, read, surprises, surprises_of_truth
-from surface_score.reasons import as_dict, as_text
+from surface_score.masks import MaskError, MaskFile, label_warnings, prediction_warnings, read
 
 INVERTED_SHARE = 0.5
 
@@ -21,11 +21,16 @@ Scored = tuple[CaseScore, list[str]]
 
 
 def score_pairs(pairs: Sequence[FilePair], workers: int, explain_in: Path | None = None) -> Iterator[Scored]:
-    """Yield for each (prediction, truth), in their order, its score and what is odd about the two files.
+    """Yield the score and the warnings of each (prediction, truth), in their order.
 
-    Where `explain_in` names a folder, each case leaves {id}.txt, {id}.json and {id}.png there. The workers share the
-    cores and change no result. The first fault in the order of the pairs is the one raised, as MaskError; a worker that
-    dies raises BrokenProcessPool.
+    Args:
+        pairs: The files to compare.
+        workers: How many processes; they share the cores and change no result.
+        explain_in: A folder in which each case leaves {id}.txt, {id}.json and {id}.png.
+
+    Raises:
+        MaskError: For the first pair, in their order, that cannot be scored.
+        BrokenProcessPool: If a worker dies.
     """
     threads = max(1, (os.cpu_count() or 1) // workers)
     each = ([threads] * len(pairs), [explain_in] * len(pairs))
@@ -46,30 +51,29 @@ def _score_pair(files: FilePair, threads: int, explain_in: Path | None) -> Score
         masks = masks_of(prediction, label)
     except ValueError as error:
         raise MaskError(f"{files[0]} against {files[1]}: {error}") from error
-    said = [f"{files[0]}: {odd}" for odd in surprises(prediction)]
-    said += [f"{files[1]}: {odd}" for odd in surprises_of_truth(label)]
-    said += [f"{files[0]} against {files[1]}: {odd}" for odd in surprises_of_pair(masks)]
-    del prediction, label
+    warnings = [f"{files[0]}: {warning}" for warning in prediction_warnings(prediction)]
+    warnings += [f"{files[1]}: {warning}" for warning in label_warnings(label)]
+    warnings += [f"{files[0]} against {files[1]}: {warning}" for warning in pair_warnings(masks)]
+    del prediction, label  # two volumes less at the peak
     score = score_masks(masks, threads)
     if explain_in is not None:
-        _explain(files[1].id, masks, score, explain_in, threads)
-    return score, said
+        _write_breakdown(explain(masks, score, threads), masks=masks, id_=files[1].id, folder=explain_in)
+    return score, warnings
 
 
-def surprises_of_pair(masks: Masks) -> list[str]:
-    """Say where a prediction looks like the truth's negative: most of what is labelled, where the truth is little."""
+def pair_warnings(masks: Masks) -> list[str]:
+    """Return a warning where a prediction looks inverted: more than half of the labelled voxels, the truth less."""
     labelled = masks.truth.size - int(np.count_nonzero(masks.ignored))
     predicted, true = (int(np.count_nonzero(mask)) for mask in (masks.predicted, masks.truth))
     if not labelled or predicted <= INVERTED_SHARE * labelled or true >= (1 - INVERTED_SHARE) * labelled:
         return []
-    shares = f"{predicted / labelled:.2%} of the labelled voxels predicted where {true / labelled:.2%} are true"
+    shares = f"{predicted / labelled:.2%} of the labelled voxels are predicted and {true / labelled:.2%} are true"
     return [f"{shares}: is the mask inverted?"]
 
 
-def _explain(id_: str, masks: Masks, score: CaseScore, folder: Path, threads: int) -> None:
-    from surface_score.picture import draw  # matplotlib takes a second to import: only where it is wanted
+def _write_breakdown(explanation: Explanation, *, masks: Masks, id_: str, folder: Path) -> None:
+    from surface_score.picture import draw  # matplotlib takes a second to import: only where it is needed
 
-    explanation = explain(masks, score, threads)
     (folder / f"{id_}.txt").write_text(as_text(id_, explanation), encoding="utf-8")
     (folder / f"{id_}.json").write_text(json.dumps(as_dict(explanation), indent=2, allow_nan=False) + "\n")
     (folder / f"{id_}.png").write_bytes(draw(id_, explanation, masks))

@@ -1,4 +1,4 @@
-"""How this package compiles its loops."""
+"""How this package compiles its loops with numba."""
 
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -9,14 +9,14 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a function on its first call, free it of the GIL, and keep the result on disk where that is possible.
+    """Return a function that is compiled on its first call, releases the GIL, and is cached on disk where possible.
 
-    A compiled function may call only compiled functions of its own file: numba looks at that file alone to tell whether
-    what it kept is still right. Where neither the package's folder nor the user's cache can be written, numba refuses
-    to keep anything, and the function is compiled anew in each process.
+    A compiled function may call only compiled functions of its own file: numba looks at that file alone to decide
+    whether its cache is still valid. Where neither the package's folder nor the user's cache is writable, numba refuses
+    to cache, and the function is compiled again in each process.
     """
     try:
-        kept = numba.njit(nogil=True, cache=True)(function)
+        compiled_function = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
-        kept = numba.njit(nogil=True)(function)
-    return cast(_Function, kept)
+        compiled_function = numba.njit(nogil=True)(function)
+    return cast(_Function, compiled_function)

@@ -1,4 +1,4 @@
-"""Where the points of one case went: octants, sheets, surfaces and holes, each with a voxel to look at."""
+"""The score of one case broken down: octants, sheets, surfaces and holes, each with a voxel to look at."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from surface_score.betti import Box, Matchings, Octant, topo_score, total
 from surface_score.features import Mask, find_cavities
 from surface_score.leaderboard import SURFACE_DICE_WEIGHT, TOPO_WEIGHT, CaseScore, Masks
-from surface_score.sheets import Sheets, Voxel, compare_sheets
+from surface_score.sheets import SheetComparison, Voxel, compare_sheets
 from surface_score.surface_dice import FarElements, far_elements
 from surface_score.tunnels import tunnel_voxels
 
@@ -21,68 +21,84 @@ _NEAR_VOXELS = 4
 
 @dataclass(frozen=True)
 class OctantLoss:
-    """An octant and the points that the case would gain if all features in it matched."""
+    """An octant in which not all features match."""
 
     box: Box
     matchings: Matchings
     points: float
+    """What the case would gain if all features in this octant matched.
+
+    It may be negative: a dimension that then has no features drops out of the mean.
+    """
 
 
 @dataclass(frozen=True)
 class SurfaceLoss:
-    """How much of one surface is beyond the tolerance, and its worst place: None where all is within.
-
-    The distance there is in voxels, infinite where the other surface does not exist.
-    """
+    """How much of one surface is beyond the tolerance, and where most."""
 
     beyond_share: float
+    """Of the surface's area."""
     worst_distance: float
+    """In voxels: 0 where all is within the tolerance, infinite where the other surface does not exist."""
     worst_at: Voxel | None
+    """The farthest voxel; None where all is within the tolerance."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A box of 32³ voxels in which surface is beyond the tolerance, the points it costs, and one of its voxels."""
+    """A box of 32³ voxels in which surface is beyond the tolerance."""
 
     box: Box
     points: float
+    """What these surface elements cost."""
     at: Voxel
+    """The most central of their voxels."""
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A tunnel or a cavity of one of the masks, and a voxel: on a tunnel's rim, or in a cavity.
-
-    `voxels` is how many voxels within 4 of that one, along each axis, the other mask has and this one lacks: what would
-    fill the hole. It is 0 where nothing would, as in a handle that is itself false.
-    """
+    """A tunnel or a cavity of one of the masks."""
 
     kind: str
+    """"tunnel" or "cavity"."""
     voxels: int
+    """How many voxels within 4 of `at`, along each axis, the other mask has and this one lacks: what could fill it.
+
+    0 where nothing could, as in a handle that is itself false.
+    """
     at: Voxel
+    """A voxel on the tunnel's rim, or in the cavity."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """All of it for one case; every list has the worst first.
+    """The score of one case broken down; every list has the worst first.
 
-    `false_holes` are in the prediction and `lost_holes` in the truth: all those of the octants in which not all of the
-    kind match. Betti matching counts those that match but does not always tell which; what could be filled comes first.
+    Betti matching counts the holes that match but does not always identify them, so the lists of holes are candidates:
+    all those of the octants in which not all of their kind match, first those that the other mask could fill.
     """
 
     score: CaseScore
     shape_zyx: tuple[int, ...]
     octants: tuple[OctantLoss, ...]
-    sheets: Sheets
+    sheets: SheetComparison
     predicted_surface: SurfaceLoss
     true_surface: SurfaceLoss
     regions: tuple[Region, ...]
     false_holes: tuple[Hole, ...]
+    """In the prediction."""
     lost_holes: tuple[Hole, ...]
+    """In the truth."""
 
 
 def explain(masks: Masks, score: CaseScore, threads: int | None = None) -> Explanation:
-    """Explain the score of a case, given the masks that it was made of. The threads change the time alone."""
+    """Return the score of a case broken down.
+
+    Args:
+        masks: What was compared.
+        score: What `score_masks` returned for them.
+        threads: All cores by default; they change no result.
+    """
     predicted_far, true_far = far_elements(masks.predicted, masks.truth, threads)
     return Explanation(
         score=score,
@@ -92,20 +108,20 @@ def explain(masks: Masks, score: CaseScore, threads: int | None = None) -> Expla
         predicted_surface=_surface_loss(predicted_far, threads),
         true_surface=_surface_loss(true_far, threads),
         regions=_regions((predicted_far, true_far), masks.truth.shape),
-        false_holes=_holes(masks.predicted, masks.truth, score.octants, threads),
-        lost_holes=_holes(masks.truth, masks.predicted, score.octants, threads),
+        false_holes=_holes(masks.predicted, masks.truth, octants=score.octants, threads=threads),
+        lost_holes=_holes(masks.truth, masks.predicted, octants=score.octants, threads=threads),
     )
 
 
 def octant_losses(octants: tuple[Octant, ...]) -> tuple[OctantLoss, ...]:
-    """Return the octants with what each costs, the dearest first; those that cost nothing are left out."""
+    """Return the octants in which not all features match, those that cost most first."""
     score = topo_score(total(octants))
     losses = []
     for octant in octants:
         others = [other for other in octants if other is not octant]
         components, tunnels, cavities = octant.matchings
-        mended = Octant(octant.box, (components.mended, tunnels.mended, cavities.mended))
-        points = TOPO_WEIGHT * (topo_score(total([*others, mended])) - score)
+        corrected = Octant(octant.box, (components.corrected, tunnels.corrected, cavities.corrected))
+        points = TOPO_WEIGHT * (topo_score(total([*others, corrected])) - score)
         losses.append(OctantLoss(octant.box, octant.matchings, points))
     missed = [loss for loss in losses if any(m.matched < max(m.predicted, m.true) for m in loss.matchings)]
     return tuple(sorted(missed, key=lambda loss: loss.points, reverse=True))
@@ -142,11 +158,12 @@ def _regions(surfaces: tuple[FarElements, FarElements], shape_zyx: tuple[int, ..
     return tuple(regions)
 
 
-def _holes(mask: Mask, other: Mask, octants: tuple[Octant, ...], threads: int | None) -> tuple[Hole, ...]:
-    """Find the holes of a mask in the octants where not all match, those that the other mask fills most first."""
+def _holes(mask: Mask, other: Mask, *, octants: tuple[Octant, ...], threads: int | None) -> tuple[Hole, ...]:
+    """Return the holes of a mask in the octants where not all match, those that the other mask fills most first."""
     with ThreadPoolExecutor(threads) as pool:
-        found = [hole for holes in pool.map(lambda octant: _holes_in(mask, other, octant), octants) for hole in holes]
-    return tuple(sorted(found, key=lambda hole: hole.voxels, reverse=True))
+        by_octant = pool.map(lambda octant: _holes_in(mask, other, octant), octants)
+        holes = [hole for in_octant in by_octant for hole in in_octant]
+    return tuple(sorted(holes, key=lambda hole: hole.voxels, reverse=True))
 
 
 def _holes_in(mask: Mask, other: Mask, octant: Octant) -> list[Hole]:
@@ -157,11 +174,13 @@ def _holes_in(mask: Mask, other: Mask, octant: Octant) -> list[Hole]:
     if tunnels.matched < max(tunnels.predicted, tunnels.true):
         holes += [("tunnel", place + corner) for place in tunnel_voxels(inside)]
     if cavities.matched < max(cavities.predicted, cavities.true):
-        found = find_cavities(inside)
-        numbers, first = np.unique(found.label, return_index=True)
+        background = find_cavities(inside)
+        numbers, first = np.unique(background.label, return_index=True)
         places = np.stack(np.unravel_index(first, inside.shape), axis=-1)
         holes += [
-            ("cavity", place + corner) for number, place in zip(numbers, places, strict=True) if found.shut_in[number]
+            ("cavity", place + corner)
+            for number, place in zip(numbers, places, strict=True)
+            if background.enclosed[number]
         ]
     described = []
     for kind, place in holes:

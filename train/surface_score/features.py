@@ -1,4 +1,4 @@
-"""What a mask has, in the three dimensions of topology: components, tunnels, cavities. docs/betti.md says why.
+"""The topological features of a mask: components, tunnels, cavities. docs/betti.md derives how they are counted.
 
 A mask is seen as a solid made of its foreground voxels, the edges between neighbours, and the squares and cubes whose
 corners are all foreground. So the foreground is 6-connected and the background around it 26-connected.
@@ -18,24 +18,22 @@ Labels = npt.NDArray[np.uint16 | np.uint32 | np.uint64]
 
 @dataclass(frozen=True)
 class Cavities:
-    """The 26-connected components of a mask's background, and which of them are shut in.
-
-    `label` (z, y, x) is 0 on the foreground and 1, 2, ... on the background; `shut_in[label]` is True for a component
-    that touches no face of the box.
-    """
+    """The 26-connected components of a mask's background, and which of them are enclosed."""
 
     label: Labels
-    shut_in: npt.NDArray[np.bool_]
+    """(z, y, x): 0 on the foreground, 1, 2, ... on the background."""
+    enclosed: npt.NDArray[np.bool_]
+    """By label: whether the component touches no face of the box, and so is a cavity."""
 
     @property
     def number(self) -> int:
         """Return how many cavities there are."""
-        return int(np.count_nonzero(self.shut_in))
+        return int(np.count_nonzero(self.enclosed))
 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of one mask. Tunnels are what is left of the Euler number: components - tunnels + cavities."""
+    """The features of one mask. Tunnels follow from the Euler number, which is components - tunnels + cavities."""
 
     components: int
     tunnels: int
@@ -43,12 +41,12 @@ class Features:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Return the finite bars of dimension 0, 1 and 2: one component outlives the box, so it is not counted."""
+        """Return the features of dimension 0, 1 and 2: one component outlives the filtration, so it is not counted."""
         return max(self.components - 1, 0), self.tunnels, self.cavities.number
 
 
 def find_features(mask: Mask) -> Features:
-    """Find the features of a mask, bool (z, y, x), C-contiguous, with at least one voxel."""
+    """Return the features of a mask, bool (z, y, x), C-contiguous, with at least one voxel."""
     components = component_labels(mask)[1]
     cavities = find_cavities(mask)
     return Features(components, components + cavities.number - euler_number(mask), cavities)
@@ -63,20 +61,20 @@ def component_labels(mask: Mask) -> tuple[Labels, int]:
 
 
 def find_cavities(mask: Mask) -> Cavities:
-    """Find the components of a mask's background, as `Cavities` describes them."""
+    """Return the components of a mask's background, as `Cavities` describes them."""
     labels: Labels
     labels, number = cc3d.connected_components((~mask).view(np.uint8), connectivity=26, return_N=True)
-    shut_in = np.ones(number + 1, np.bool_)
-    shut_in[0] = False
+    enclosed = np.ones(number + 1, np.bool_)
+    enclosed[0] = False
     for axis in range(3):
         for end in (0, -1):
-            shut_in[np.take(labels, end, axis)] = False
-    return Cavities(labels, shut_in)
+            enclosed[np.take(labels, end, axis)] = False
+    return Cavities(labels, enclosed)
 
 
 @compiled
 def euler_number(mask: Mask) -> int:
-    """Return voxels - edges + squares - cubes of the solid that a mask (z, y, x) stands for."""
+    """Return voxels - edges + squares - cubes of the solid that a mask (z, y, x) represents."""
     depth, height, width = mask.shape
     total = 0
     for z in range(depth):

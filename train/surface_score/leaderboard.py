@@ -1,4 +1,4 @@
-"""One case's row of the leaderboard, and the mean over cases.
+"""The competition's score of one case, and the mean over cases.
 
 The score is 0.30 · topology + 0.35 · surface Dice + 0.35 · VOI score; a submission's is the mean over its volumes.
 """
@@ -25,32 +25,36 @@ _SHARES = ("topo_score", "surface_dice", "voi_score", "dice", "predicted_share",
 _Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CaseScore:
-    """What one case earned. Shares and scores lie in [0, 1]; split and merge are bits.
-
-    `octants` holds what the topology was counted in; a mean over cases has none. `predicted_share` and `truth_share`
-    tell how much of the labelled volume is foreground (0 where nothing is labelled): they are no part of the score, but
-    a prediction that is all or nothing shows there first.
-    """
+    """The scores of one case. Raises ValueError for values out of range."""
 
     topo_score: float
+    """In [0, 1], as the other scores and shares."""
     surface_dice: float
+    """At a tolerance of 2 voxels."""
     voi_score: float
+    """1 / (1 + 0.3 · (voi_split + voi_merge))."""
     voi_split: float
+    """In bits."""
     voi_merge: float
+    """In bits."""
     dice: float
+    """The volumetric Dice; no part of the score."""
     predicted_share: float
+    """Of the labelled voxels, 0 where there are none. No part of the score, but it reveals a collapsed prediction."""
     truth_share: float
+    """Of the labelled voxels, 0 where there are none."""
     octants: tuple[Octant, ...] = ()
+    """What the topology was counted in; empty for a mean over cases."""
 
     def __post_init__(self) -> None:
         for name in _SHARES:
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise ValueError(f"found {name} = {value}, wanted a number from 0 to 1")
+                raise ValueError(f"{name}: expected a number from 0 to 1, got {value}")
         if not (self.voi_split >= 0 and self.voi_merge >= 0):
-            raise ValueError(f"found a split of {self.voi_split} and a merge of {self.voi_merge}, wanted bits >= 0")
+            raise ValueError(f"voi_split, voi_merge: expected bits >= 0, got {self.voi_split} and {self.voi_merge}")
 
     @property
     def score(self) -> float:
@@ -60,7 +64,7 @@ class CaseScore:
 
     @property
     def lost(self) -> dict[str, float]:
-        """Return what each part of the score fell short of a perfect one by; together with the score they make 1."""
+        """Return the points that each part of the score loses; together with the score they sum to 1."""
         return {
             "topo": TOPO_WEIGHT * (1 - self.topo_score),
             "surface dice": SURFACE_DICE_WEIGHT * (1 - self.surface_dice),
@@ -78,7 +82,7 @@ class CaseScore:
         }
 
     def as_dict(self) -> dict[str, object]:
-        """Return the row as it stands in the JSON file, the score first."""
+        """Return the row of the JSON file, the score first."""
         return {
             "score": self.score,
             "topo_score": self.topo_score,
@@ -93,9 +97,9 @@ class CaseScore:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Masks:
-    """The two masks that are compared, bool (z, y, x) of one shape, and where nothing is compared."""
+    """The two masks that are compared, and where nothing is: all bool (z, y, x) of one shape."""
 
     predicted: _Mask
     truth: _Mask
@@ -103,19 +107,27 @@ class Masks:
 
 
 def masks_of(prediction: npt.NDArray[np.generic], label: npt.NDArray[np.generic]) -> Masks:
-    """Read a prediction and a label (z, y, x) as the competition does.
+    """Return the masks that the competition makes of a prediction and a label.
 
-    What is 2 in the label is ignored: background in both masks. All else that is not 0 is foreground, be it bool or
-    numbers, a predicted 2 and a label of 255 included; NaN is background. Raises ValueError when the shapes differ or
-    are not three-dimensional, and when there are no voxels.
+    Voxels labelled 2 are ignored: background in both masks. All others that are not 0 are foreground, a predicted 2 and
+    a label of 255 included; NaN is background.
+
+    Args:
+        prediction: (z, y, x), of bool or numbers.
+        label: The same shape, of bool or numbers.
+
+    Raises:
+        ValueError: If the shapes differ or are not three-dimensional, or there are no voxels.
     """
     if prediction.shape != label.shape or label.ndim != 3:
-        found = f"a prediction of shape {prediction.shape} and a label of shape {label.shape}"
-        raise ValueError(f"found {found}, wanted one shape (z, y, x)")
+        raise ValueError(
+            f"expected a prediction and a label of one shape (z, y, x), got a prediction of shape {prediction.shape} "
+            f"and a label of shape {label.shape}"
+        )
     if label.size == 0:
-        raise ValueError(f"found volumes of shape {label.shape}, wanted at least one voxel")
+        raise ValueError(f"expected at least one voxel, got volumes of shape {label.shape}")
     ignored = label == IGNORED
-    return Masks(_foreground(prediction) & ~ignored, _foreground(label) & ~ignored, ignored)
+    return Masks(predicted=_foreground(prediction) & ~ignored, truth=_foreground(label) & ~ignored, ignored=ignored)
 
 
 def _foreground(volume: npt.NDArray[np.generic]) -> _Mask:
@@ -126,21 +138,28 @@ def _foreground(volume: npt.NDArray[np.generic]) -> _Mask:
 def score_case(
     prediction: npt.NDArray[np.generic], label: npt.NDArray[np.generic], threads: int | None = None
 ) -> CaseScore:
-    """Score one volume as the competition does.
+    """Return the score of one volume as the competition computes it.
 
-    `prediction` and `label` (z, y, x) are read as `masks_of` says, and it raises for them. Two masks that are empty
-    score 1 throughout, and a single empty one a surface Dice and a Dice of 0. `threads` (all cores by default) change
-    the time and the memory, and nothing else: each works on one octant at a time.
+    Two empty masks score 1 throughout; a single empty one gives a surface Dice and a Dice of 0.
+
+    Args:
+        prediction: (z, y, x), read as `masks_of` describes.
+        label: The same shape.
+        threads: All cores by default. They change time and memory, and no result; each holds one octant.
+
+    Raises:
+        ValueError: If `masks_of` refuses the volumes.
     """
     return score_masks(masks_of(prediction, label), threads)
 
 
 def score_masks(masks: Masks, threads: int | None = None) -> CaseScore:
-    """Score two masks as `score_case` does."""
+    """Return the score of two masks; `threads` as in `score_case`."""
     box = _box_around(masks.predicted | masks.truth)
     predicted, truth = masks.predicted[box], masks.truth[box]
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         varied = pool.submit(variation_of_information, predicted, truth)
+        # Octants are cut from the whole volume: topology depends on the background around the foreground.
         octants = match_octants(masks.predicted, masks.truth, pool)
         variation = varied.result()
     predicted_voxels, true_voxels = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))
@@ -160,7 +179,7 @@ def score_masks(masks: Masks, threads: int | None = None) -> CaseScore:
 
 
 def _box_around(mask: _Mask) -> tuple[slice, ...]:
-    """Return the smallest box that holds the foreground: surface Dice and VOI do not see the background around it."""
+    """Return the smallest box that holds the foreground: surface Dice and VOI do not depend on the rest."""
     box = []
     for axis in range(3):
         planes = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -169,8 +188,8 @@ def _box_around(mask: _Mask) -> tuple[slice, ...]:
 
 
 def mean_score(cases: Sequence[CaseScore]) -> CaseScore:
-    """Return the mean of each number over the cases; it has no octants. Raises ValueError when there are no cases."""
+    """Return the mean of each number over the cases, without octants. Raises ValueError if there are no cases."""
     if not cases:
-        raise ValueError("found no cases, wanted at least one to take the mean of")
+        raise ValueError("expected at least one case to average, got none")
     numbers = [field.name for field in fields(CaseScore) if field.name != "octants"]
     return CaseScore(**{name: sum(getattr(case, name) for case in cases) / len(cases) for name in numbers})

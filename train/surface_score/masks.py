@@ -1,8 +1,8 @@
-"""Volumes on disk, found and read as the competition's scorer does it.
+"""Volumes on disk, located and read as the competition's scorer does it.
 
 It globs every *.tif below the folder, takes the name up to its first dot as the id, and stacks the pages that Pillow
 returns. So a stray .tif is a row of its own, and a mask in an unlucky encoding is read as Pillow has it, inverted
-included. Here nothing is repaired: what would surprise its author is said instead.
+included. Nothing is repaired here: what its author may not have meant is reported as a warning.
 """
 
 import glob
@@ -23,7 +23,7 @@ _LISTED_VALUES = 5
 
 
 class MaskError(ValueError):
-    """Files that cannot be scored; the message names the file or id, what was found and what was wanted."""
+    """Files that cannot be scored; the message names the file or id, what was expected and what it is."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,29 @@ class MaskFile:
 
 
 def find_masks(path: Path) -> dict[str, MaskFile]:
-    """Return id -> file for a folder (searched recursively), a zip, or a single TIFF; sorted by id.
+    """Return id -> file, sorted by id.
 
-    Hidden files are passed over, as glob does. Raises MaskError when `path` is missing, holds no .tif, is no readable
-    zip, or has two files of one id.
+    Args:
+        path: A folder (searched recursively), a zip, or a single TIFF. Hidden files are skipped, as glob does.
+
+    Raises:
+        MaskError: If `path` is missing, holds no .tif, is no readable zip, or has two files of one id.
     """
     if path.is_dir():
         names = glob.glob("**/*.tif", root_dir=path, recursive=True)  # noqa: PTH207 - Path.glob sees hidden files
         files = [MaskFile((path / name).as_posix()) for name in names]
     elif not path.is_file():
-        raise MaskError(f"{path}: found no such file or folder, wanted .tif volumes")
+        raise MaskError(f"{path}: no such file or folder; expected a folder of .tif volumes, a zip or one .tif")
     elif path.suffix == ".zip":
         files = [MaskFile(name, path) for name in _members(path)]
     else:
         files = [MaskFile(path.as_posix())]
     if not files:
-        raise MaskError(f"{path}: found no *.tif in it, wanted one for each id")
-    twice = sorted(id_ for id_, count in Counter(file.id for file in files).items() if count > 1)
-    if twice:
-        same = sorted(str(file) for file in files if file.id == twice[0])
-        raise MaskError(f"{path}: found {len(same)} files of id {twice[0]} ({', '.join(same)}), wanted one")
+        raise MaskError(f"{path}: expected one *.tif per id, got none")
+    repeated = sorted(id_ for id_, count in Counter(file.id for file in files).items() if count > 1)
+    if repeated:
+        same = sorted(str(file) for file in files if file.id == repeated[0])
+        raise MaskError(f"{path}: expected one file of id {repeated[0]}, got {len(same)} ({', '.join(same)})")
     return {file.id: file for file in sorted(files, key=lambda file: file.id)}
 
 
@@ -72,24 +75,28 @@ def _members(archive: Path) -> list[str]:
         with zipfile.ZipFile(archive) as opened:
             names = [PurePosixPath(name) for name in opened.namelist() if name.endswith(".tif")]
     except (zipfile.BadZipFile, OSError) as error:
-        raise MaskError(f"{archive}: found no readable zip ({_one_line(error)}), wanted a submission.zip") from error
+        raise MaskError(f"{archive}: expected a submission.zip, got an unreadable zip ({_one_line(error)})") from error
     return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
 
 
-def pair(predictions: dict[str, MaskFile], truths: dict[str, MaskFile]) -> list[tuple[MaskFile, MaskFile]]:
+def pair_by_id(predictions: dict[str, MaskFile], truths: dict[str, MaskFile]) -> list[tuple[MaskFile, MaskFile]]:
     """Return (prediction, truth) for each id, in the order of the truths.
 
-    Raises MaskError naming the ids when a truth has no prediction or a prediction has no truth.
+    Raises:
+        MaskError: If a truth has no prediction or a prediction has no truth; the message names the ids.
     """
     missing = [id_ for id_ in truths if id_ not in predictions]
     surplus = [id_ for id_ in predictions if id_ not in truths]
     faults = []
     if missing:
-        faults.append(f"found no prediction for {_listed(missing)}")
+        faults.append(f"no prediction for {_listed(missing)}")
     if surplus:
-        faults.append(f"found a prediction without a truth for {_listed(surplus)}")
+        faults.append(f"no truth for {_listed(surplus)}")
     if faults:
-        raise MaskError(f"{'; '.join(faults)}; wanted one .tif an id on both sides, named up to its first dot alike")
+        raise MaskError(
+            f"expected one .tif per id in both predictions and truths (the id is the name up to its first dot), got "
+            f"{' and '.join(faults)}"
+        )
     return [(predictions[id_], truth) for id_, truth in truths.items()]
 
 
@@ -100,18 +107,21 @@ def _listed(ids: list[str]) -> str:
 
 
 def read(file: MaskFile) -> Volume:
-    """Read a volume (z, y, x) with the values and the dtype that Pillow gives its pages.
+    """Return a volume (z, y, x) with the values and the dtype that Pillow gives its pages.
 
-    Raises MaskError when it cannot be read, when its pages differ in shape or have colours.
+    Raises:
+        MaskError: If it cannot be read, or its pages differ in shape or have colours.
     """
     try:
         pages = _pages(file)
     except Exception as error:  # on broken files Pillow raises OSError, TypeError, KeyError, SyntaxError, struct.error
-        raise MaskError(f"{file}: found no readable TIFF ({_one_line(error)}), wanted grey pages") from error
+        raise MaskError(
+            f"{file}: expected a TIFF of greyscale pages, got an unreadable one ({_one_line(error)})"
+        ) from error
     shapes = sorted({page.shape for page in pages})
     if len(shapes) > 1 or len(shapes[0]) != 2:
         raise MaskError(
-            f"{file}: found pages of shape {' and '.join(map(str, shapes))}, wanted grey pages of one (y, x)"
+            f"{file}: expected greyscale pages of one shape (y, x), got pages of shape {' and '.join(map(str, shapes))}"
         )
     return np.stack(pages)
 
@@ -125,16 +135,16 @@ def _pages(file: MaskFile) -> list[Volume]:
         return [np.asarray(page) for page in ImageSequence.Iterator(image)]
 
 
-def surprises(prediction: Volume) -> list[str]:
-    """Say where the scorer's reading of a prediction, `!= 0`, may not be what its author meant."""
+def prediction_warnings(prediction: Volume) -> list[str]:
+    """Return a warning for each value that the scorer's reading, `!= 0`, may take for what its author did not mean."""
     values = _values(prediction)
-    found = ["a predicted 2 counts as foreground"] if 2 in values else []
-    return found + _strange(values, "0 and 1")
+    warnings = ["a predicted 2 counts as foreground"] if 2 in values else []
+    return warnings + _value_warnings(values, "0 and 1")
 
 
-def surprises_of_truth(label: Volume) -> list[str]:
-    """Say where the scorer's reading of a label, 2 ignored and else `!= 0`, may not be what its author meant."""
-    return _strange(_values(label), "0, 1 and 2")
+def label_warnings(label: Volume) -> list[str]:
+    """Return the same for a label, of which the scorer ignores 2 and reads everything else as `!= 0`."""
+    return _value_warnings(_values(label), "0, 1 and 2")
 
 
 def _values(volume: Volume) -> Volume:
@@ -142,15 +152,15 @@ def _values(volume: Volume) -> Volume:
     return seen
 
 
-def _strange(values: Volume, known: str) -> list[str]:
-    found = []
+def _value_warnings(values: Volume, known: str) -> list[str]:
+    warnings = []
     others = [str(value) for value in values if value not in (0, 1, 2) and not np.isnan(value)]
     if others:
         shown = ", ".join(others[:_LISTED_VALUES]) + (", ..." if len(others) > _LISTED_VALUES else "")
-        found.append(f"holds other values than {known} ({shown}): they count as foreground")
+        warnings.append(f"holds values other than {known} ({shown}): they count as foreground")
     if np.isnan(values).any():
-        found.append("holds NaN: it counts as background")
-    return found
+        warnings.append("holds NaN: it counts as background")
+    return warnings
 
 
 def _one_line(error: BaseException) -> str:

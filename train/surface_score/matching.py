@@ -19,8 +19,11 @@ Counts = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 def match(prediction: Mask, truth: Mask) -> Counts:
     """Return (matched, predicted, true) for components, tunnels and cavities of two masks.
 
-    Both are bool (z, y, x) of one shape with at least one voxel, any memory layout. A mask's first component is not
-    counted, so an empty mask and one of a single piece both have none.
+    A mask's first component is not counted, so an empty mask and one of a single piece both have none.
+
+    Args:
+        prediction: bool (z, y, x) with at least one voxel, any memory layout.
+        truth: bool, the same shape.
     """
     prediction, truth = np.ascontiguousarray(prediction), np.ascontiguousarray(truth)
     predicted, true = find_features(prediction), find_features(truth)
@@ -35,9 +38,9 @@ def match(prediction: Mask, truth: Mask) -> Counts:
 def _matched_components(prediction: Mask, truth: Mask) -> int:
     """Count the components of the union that hold voxels of both masks and are swept up after another such one.
 
-    The swept region is one piece from the start, and a component of the union joins it when it is first reached. What
-    was in the region and what joins it are told apart no longer: if both sides of this meeting hold predicted voxels, a
-    predicted component ends here, and if both hold true ones, a true component does.
+    The swept region is one piece from the start, and a component of the union joins it when it is first reached. Then
+    the two can no longer be distinguished: if both hold predicted voxels, a predicted component ends here, and if both
+    hold true ones, a true component does.
     """
     labels, number = component_labels(prediction | truth)
     reached, has_predicted, has_true = _sweep(labels, prediction, truth, number)
@@ -51,7 +54,7 @@ def _matched_components(prediction: Mask, truth: Mask) -> int:
 def _sweep(
     labels: Labels, prediction: Mask, truth: Mask, number: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return for each label when the sweep reaches it first and which of the masks it holds voxels of.
+    """Return for each label when the sweep first reaches it and which of the masks it holds voxels of.
 
     The sweep goes through the voxels in scan order, and from each to its next along z, then y, then x. So a voxel is
     reached from the one below it along z; in the first plane along y, in its first row along x.
@@ -85,15 +88,15 @@ def _matched_cavities(predicted: Cavities, true: Cavities, union: Mask) -> int:
     them is, in scan order.
     """
     pieces = find_cavities(union)
-    last = np.zeros(pieces.shut_in.size, np.int64)
-    voxels = np.flatnonzero(pieces.shut_in[pieces.label])
+    last = np.zeros(pieces.enclosed.size, np.int64)
+    voxels = np.flatnonzero(pieces.enclosed[pieces.label])
     last[pieces.label.reshape(-1)[voxels]] = voxels  # of several writes to a place, numpy keeps the last
-    ends = last[pieces.shut_in]
+    ends = last[pieces.enclosed]
     return len(_filled_at(predicted, ends) & _filled_at(true, ends))
 
 
 def _filled_at(cavities: Cavities, ends: npt.NDArray[np.int64]) -> set[int]:
     around = cavities.label.reshape(-1)[ends]
-    last = np.full(cavities.shut_in.size, -1, np.int64)
+    last = np.full(cavities.enclosed.size, -1, np.int64)
     np.maximum.at(last, around, ends)
-    return set(last[cavities.shut_in & (last >= 0)].tolist())
+    return set(last[cavities.enclosed & (last >= 0)].tolist())

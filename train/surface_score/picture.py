@@ -1,4 +1,4 @@
-"""An explanation as a picture: the slice with the most errors, and windows around the worst places."""
+"""The score breakdown as a picture: the slice with the most errors, and close-ups of the worst places."""
 
 import io
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from surface_score.explain import Explanation
 from surface_score.leaderboard import Masks
 from surface_score.sheets import Voxel
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# Okabe and Ito's palette, distinguishable with every kind of colour vision.
 _COLOURS = {"background": "#ffffff", "ignored": "#e4e4e4", "both": "#999999", "missed": "#0072b2", "false": "#d55e00"}
 _MARK = "#000000"
 _WINDOW_VOXELS = 72
@@ -26,12 +26,14 @@ _AXES = "zyx"
 
 @dataclass(frozen=True)
 class _Place:
+    """A voxel to show, and why."""
+
     title: str
     at: Voxel
 
 
 def draw(id_: str, explanation: Explanation, masks: Masks) -> bytes:
-    """Return the picture of a case as a PNG. A case without errors shows its middle slice and no windows."""
+    """Return the picture of a case as a PNG. A case without errors has its middle slice and no close-ups."""
     places = _places(explanation)[:_WINDOWS]
     kinds = _kinds(masks)
     figure = Figure(figsize=(16, 8.6), dpi=100)
@@ -53,27 +55,27 @@ def draw(id_: str, explanation: Explanation, masks: Masks) -> bytes:
 
 
 def _places(explanation: Explanation) -> list[_Place]:
-    """Return the worst place of each sort first, then the second of each."""
+    """Return the worst place of each kind first, then the second of each."""
     sheets = explanation.sheets
     merges, splits = (
-        [contact for whole in wholes if whole.bits >= _NOTED_BITS for contact in whole.contacts[:1]]
-        for wholes in (sheets.merges, sheets.splits)
+        [contact for mismatch in mismatches if mismatch.bits >= _NOTED_BITS for contact in mismatch.contacts[:1]]
+        for mismatches in (sheets.merges, sheets.splits)
     )
-    sorts = [
+    kinds = [
         [_Place(f"merge of sheets {one.numbers[0]} and {one.numbers[1]}", one.at) for one in merges],
         [_Place(f"split: components {one.numbers[0]} and {one.numbers[1]}", one.at) for one in splits],
         [_Place(f"{hole.kind}, likely false", hole.at) for hole in explanation.false_holes],
-        [_Place(f"surface off, −{region.points:.4f}", region.at) for region in explanation.regions],
+        [_Place(f"surface beyond 2 voxels, −{region.points:.4f}", region.at) for region in explanation.regions],
         [_Place(f"missed sheet, {one.voxels} voxels", one.at) for one in sheets.missed],
-        [_Place(f"false component, {one.voxels} voxels", one.at) for one in sheets.invented],
+        [_Place(f"false component, {one.voxels} voxels", one.at) for one in sheets.spurious],
         [_Place(f"{hole.kind}, likely lost", hole.at) for hole in explanation.lost_holes],
     ]
-    deepest = max(map(len, sorts))
-    return [places[depth] for depth in range(deepest) for places in sorts if depth < len(places)]
+    most = max(map(len, kinds))
+    return [places[rank] for rank in range(most) for places in kinds if rank < len(places)]
 
 
 def _kinds(masks: Masks) -> npt.NDArray[np.uint8]:
-    """Return for each voxel the place of its kind in _COLOURS."""
+    """Return for each voxel the index of its kind in _COLOURS."""
     kinds = np.zeros(masks.truth.shape, np.uint8)
     kinds[masks.ignored] = 1
     kinds[masks.truth & masks.predicted] = 2
@@ -104,13 +106,13 @@ def _draw_overview(axes: matplotlib.axes.Axes, explanation: Explanation, kinds: 
             axes.add_patch(
                 Rectangle((columns.start - 0.5, rows.start - 0.5), *size, fill=False, ls="--", lw=1, ec=_MARK)
             )
-            label = f"octant: {loss.points:+.3f} if mended"
+            label = f"octant: {loss.points:+.3f} if corrected"
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
             axes.text(columns.start + 4, rows.start + 4, label, va="top", fontsize=9, bbox=box)
 
 
 def _draw_window(axes: matplotlib.axes.Axes, kinds: npt.NDArray[np.uint8], place: _Place) -> None:
-    """Draw the plane through a place, across that axis which shows the most errors around it."""
+    """Draw the plane through a place, perpendicular to the axis for which it holds the most errors."""
     starts = [
         min(max(at - _WINDOW_VOXELS // 2, 0), max(length - _WINDOW_VOXELS, 0))
         for at, length in zip(place.at, kinds.shape, strict=True)

@@ -1,4 +1,4 @@
-"""What the command leaves behind: tables for people, JSON and CSV for machines."""
+"""What the command writes: tables for people, JSON and CSV for machines."""
 
 import csv
 import io
@@ -25,9 +25,9 @@ _COUNTS = ("matched", "predicted", "true")
 
 
 def as_tables(scores: Mapping[str, CaseScore]) -> str:
-    """Return two tables, the worst case first: the score with its parts and their mean, and the topology's counts."""
+    """Return two tables, the worst case first: the scores with their mean, and the counts of topological features."""
     worst_first = sorted(scores.items(), key=lambda item: item[1].score)
-    parts = [("id", *_COLUMNS.values(), "lost most")]
+    parts = [("id", *_COLUMNS.values(), "largest loss")]
     for id_, case in [*worst_first, ("mean", mean_score(list(scores.values())))]:
         row = case.as_dict()
         part, points = max(case.lost.items(), key=lambda item: item[1])
@@ -42,7 +42,7 @@ def as_tables(scores: Mapping[str, CaseScore]) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows as lines of one width, a rule under the first; the first column to the left, the rest right."""
+    """Return the rows as aligned lines, a rule under the first; the first column is left-aligned, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -61,7 +61,7 @@ def as_json(scores: Mapping[str, CaseScore]) -> str:
 
 
 def as_csv(scores: Mapping[str, CaseScore]) -> str:
-    """Return one line a case, without the mean; the F1 of a dimension without features is empty."""
+    """Return one row per case, without the mean; the F1 of a dimension without features is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     counts = [f"{feature}_{count}" for feature in _FEATURES for count in (*_COUNTS, "f1")]
@@ -73,8 +73,11 @@ def as_csv(scores: Mapping[str, CaseScore]) -> str:
     return text.getvalue()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears complete under its name or not at all. Raises OSError."""
+def write_file(path: Path, text: str) -> None:
+    """Write a file that appears complete under its name or not at all. Raises OSError.
+
+    The one writer of this package, which may not import the kernel's.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")

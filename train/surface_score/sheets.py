@@ -1,8 +1,8 @@
-"""Which sheets a prediction merges and which it splits, and where: what stands behind the bits of `surface_score.voi`.
+"""Which sheets a prediction merges and which it splits, and where: what the bits of `surface_score.voi` consist of.
 
 Sheets and components are 26-connected. A predicted component that holds a fair part of two true sheets merges them, a
-true sheet of which two predicted components hold a fair part is split. Where two sheets meet is found by growing them
-inside the prediction until they touch; where two pieces are torn apart, by growing those inside the truth.
+true sheet of which two predicted components hold a fair part is split. Where two sheets are merged is located by
+growing them inside the prediction until they touch; where a sheet is split, by growing its pieces inside the truth.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from surface_score.voi import contingency, label_sheets
 
 Voxel = tuple[int, int, int]
 
-FAIR_PART = 0.02
+FAIR_PART = 0.02  # share of the smaller of the two, below which an overlap is no merge and no split
 _LISTED = 20
 
 
 @dataclass(frozen=True)
 class Part:
-    """A sheet or component by its number, with its size in voxels and how many of them lie in the whole."""
+    """A sheet or component by its number, with its size in voxels and how many of them lie in the mismatch."""
 
     number: int
     voxels: int
@@ -32,31 +32,31 @@ class Part:
 
 @dataclass(frozen=True)
 class Contact:
-    """Where two parts of a whole touch once they have been grown: how many voxels wide, and one of them."""
+    """Where two parts of a mismatch touch once they have been grown: over how many voxels, and one of them."""
 
     numbers: tuple[int, int]
     voxels: int
     at: Voxel
 
 
-@dataclass(frozen=True)
-class Whole:
-    """A predicted component that merges true sheets, or a true sheet that is split into predicted components.
-
-    `bits` is its share of the merge or split in bits, `stray_voxels` are those that lie in no part: false foreground in
-    a component, missed voxels of a sheet.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Mismatch:
+    """A predicted component that merges true sheets, or a true sheet that is split into predicted components."""
 
     number: int
     voxels: int
     stray_voxels: int
+    """Those that lie in no part: false foreground of a component, missed voxels of a sheet."""
     bits: float
+    """Its share of the merge or split."""
     parts: tuple[Part, ...]
+    """The largest first."""
     contacts: tuple[Contact, ...]
+    """Where its parts touch, the narrowest first."""
 
 
 @dataclass(frozen=True)
-class Lone:
+class UnmatchedSheet:
     """A predicted component without a true voxel, or a true sheet without a predicted one."""
 
     number: int
@@ -64,37 +64,41 @@ class Lone:
     at: Voxel
 
 
-@dataclass(frozen=True)
-class Sheets:
-    """How the sheets of two masks fit: the worst merges and splits, at most 20 of each, and the largest lone ones.
-
-    `true_sheets` and `predicted_components` say how many there are of each. `false_bits` is what false foreground, in
-    whatever components, adds to the bits of split; `missed_bits` is what missed voxels add to those of merge.
-    """
+@dataclass(frozen=True, kw_only=True)
+class SheetComparison:
+    """How the sheets of two masks correspond."""
 
     true_sheets: int
+    """How many there are."""
     predicted_components: int
+    """How many there are."""
     false_bits: float
+    """What false foreground, in whatever components, adds to the bits of split."""
     missed_bits: float
-    merges: tuple[Whole, ...]
-    splits: tuple[Whole, ...]
-    missed: tuple[Lone, ...]
-    invented: tuple[Lone, ...]
+    """What missed voxels add to the bits of merge."""
+    merges: tuple[Mismatch, ...]
+    """Those with the most bits first, at most 20."""
+    splits: tuple[Mismatch, ...]
+    """Those with the most bits first, at most 20."""
+    missed: tuple[UnmatchedSheet, ...]
+    """True sheets without a predicted voxel, the largest first."""
+    spurious: tuple[UnmatchedSheet, ...]
+    """Predicted components without a true voxel, the largest first."""
 
 
-def compare_sheets(prediction: Mask, truth: Mask) -> Sheets:
-    """Compare the sheets of two masks, bool (z, y, x) of one shape."""
+def compare_sheets(prediction: Mask, truth: Mask) -> SheetComparison:
+    """Return how the sheets of two masks, bool (z, y, x) of one shape, correspond."""
     true_sheet, component = label_sheets(truth), label_sheets(prediction)
     table = contingency(true_sheet, component).tocsr()
-    return Sheets(
+    return SheetComparison(
         true_sheets=table.shape[0] - 1,
         predicted_components=table.shape[1] - 1,
         false_bits=float(_bits(table)[0]),
         missed_bits=float(_bits(table.T.tocsr())[0]),
-        merges=_torn_or_joined(table.T.tocsr(), prediction, true_sheet),
-        splits=_torn_or_joined(table, truth, component),
-        missed=_lone(table, true_sheet),
-        invented=_lone(table.T.tocsr(), component),
+        merges=_mismatches(table.T.tocsr(), prediction, true_sheet),
+        splits=_mismatches(table, truth, component),
+        missed=_unmatched(table, true_sheet),
+        spurious=_unmatched(table.T.tocsr(), component),
     )
 
 
@@ -103,7 +107,7 @@ def _sums(table: csr_array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
 
 
 def _bits(table: csr_array) -> npt.NDArray[np.float64]:
-    """Return what each row adds to the entropy of the column where the row is known."""
+    """Return what each row adds to the entropy of the column given the row."""
     of_row, _ = _sums(table)
     cells = table.tocoo()
     surprise = cells.data * np.log2(of_row[cells.row] / cells.data)
@@ -111,31 +115,39 @@ def _bits(table: csr_array) -> npt.NDArray[np.float64]:
     return bits
 
 
-def _torn_or_joined(table: csr_array, inside: Mask, part: Labels) -> tuple[Whole, ...]:
-    """Return the wholes (rows) that hold a fair part of two parts (columns) or more, those with the most bits."""
+def _mismatches(table: csr_array, inside: Mask, part: Labels) -> tuple[Mismatch, ...]:
+    """Return the rows that hold a fair part of two columns or more, those with the most bits first."""
     of_row, of_column = _sums(table)
     bits = _bits(table)
-    found = []
+    candidates = []
     for number in range(1, len(of_row)):
         columns = table.indices[table.indptr[number] : table.indptr[number + 1]]
         shared = table.data[table.indptr[number] : table.indptr[number + 1]]
         fair = (columns > 0) & (shared >= FAIR_PART * np.minimum(of_column[columns], of_row[number]))
         if np.count_nonzero(fair) >= 2:
             stray = int(shared[columns == 0].sum())
-            found.append((float(bits[number]), number, columns[fair], shared[fair], stray))
-    worst = sorted(found, key=lambda row: row[0], reverse=True)[:_LISTED]
+            candidates.append((float(bits[number]), number, columns[fair], shared[fair], stray))
+    worst = sorted(candidates, key=lambda row: row[0], reverse=True)[:_LISTED]
     contacts = _contacts(inside, part) if worst else []
-    wholes = []
-    for whole_bits, number, columns, shared, stray in worst:
+    mismatches = []
+    for row_bits, number, columns, shared, stray in worst:
         order = np.argsort(-shared, kind="stable")
         parts = [Part(int(columns[at]), int(of_column[columns[at]]), int(shared[at])) for at in order]
-        inside_whole = set(columns.tolist())
-        touching = tuple(contact for contact in contacts if inside_whole.issuperset(contact.numbers))
-        wholes.append(Whole(number, int(of_row[number]), stray, whole_bits, tuple(parts), touching))
-    return tuple(wholes)
+        numbers = set(columns.tolist())
+        mismatches.append(
+            Mismatch(
+                number=number,
+                voxels=int(of_row[number]),
+                stray_voxels=stray,
+                bits=row_bits,
+                parts=tuple(parts),
+                contacts=tuple(contact for contact in contacts if numbers.issuperset(contact.numbers)),
+            )
+        )
+    return tuple(mismatches)
 
 
-def _lone(table: csr_array, labels: Labels) -> tuple[Lone, ...]:
+def _unmatched(table: csr_array, labels: Labels) -> tuple[UnmatchedSheet, ...]:
     """Return the rows that share voxels with column 0 alone, the largest first."""
     of_row, _ = _sums(table)
     shared = of_row - np.asarray(table[:, [0]].todense()).ravel()
@@ -145,12 +157,14 @@ def _lone(table: csr_array, labels: Labels) -> tuple[Lone, ...]:
     voxels = np.flatnonzero(labels)[::-1]
     first[labels.reshape(-1)[voxels]] = voxels  # of several writes to a place, numpy keeps the last
     order = numbers[np.argsort(-of_row[numbers], kind="stable")]
-    return tuple(Lone(int(number), int(of_row[number]), _voxel(first[number], labels.shape)) for number in order)
+    return tuple(
+        UnmatchedSheet(int(number), int(of_row[number]), _voxel(first[number], labels.shape)) for number in order
+    )
 
 
 def _contacts(inside: Mask, part: Labels) -> list[Contact]:
-    """Grow the parts inside a mask until they touch, and return where each two of them do, the narrowest first."""
-    allowed = np.pad(inside, 1)
+    """Return where parts touch when they are grown inside a mask, pair by pair, the narrowest contact first."""
+    allowed = np.pad(inside, 1)  # with a margin no step from an allowed voxel leaves the flat array
     owner = np.pad(part.astype(np.int32), 1)
     owner[~allowed] = 0
     strides = np.array(owner.strides) // owner.itemsize
@@ -170,7 +184,7 @@ def _contacts(inside: Mask, part: Labels) -> list[Contact]:
 
 @compiled
 def _grow(allowed: Mask, owner: npt.NDArray[np.int32], steps: npt.NDArray[np.int64]) -> None:
-    """Give each allowed voxel the owner whose voxels are the fewest steps away, in place."""
+    """Assign each allowed voxel the owner whose voxels are the fewest steps away, in place: a breadth-first search."""
     queue = np.empty(np.count_nonzero(allowed), np.int64)
     queued = 0
     for at in range(owner.size):
@@ -192,7 +206,7 @@ def _grow(allowed: Mask, owner: npt.NDArray[np.int32], steps: npt.NDArray[np.int
 def _touching(
     owner: npt.NDArray[np.int32], steps_up: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return where voxels of two owners are neighbours, once a pair: the two in one number, the lower's voxel."""
+    """Return where voxels of two owners are neighbours: both owners in one number, and the voxel of the lower."""
     pairs = [0 for _ in range(0)]
     places = [0 for _ in range(0)]
     for at in range(owner.size):

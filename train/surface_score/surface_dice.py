@@ -3,8 +3,8 @@
 The definition is that of google-deepmind/surface-distance 0.1, `compute_surface_dice_at_tolerance`, with spacing
 (1, 1, 1). The surface lives on the corners between voxels. A corner sees 2×2×2 voxels, those outside the volume being
 background; which of them are foreground is its *code*, 0 to 255. A corner that sees both kinds (code neither 0 nor
-255) is a surface element: it weighs what marching cubes would put there, and it counts as found if an element of the
-other surface lies within the tolerance, measured from corner to corner.
+255) is a surface element: its weight is the area that marching cubes would put there, and it counts as matched if an
+element of the other surface lies within the tolerance, measured from corner to corner.
 """
 
 import itertools
@@ -26,27 +26,28 @@ _Codes = npt.NDArray[np.uint8]
 _Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FarElements:
-    """The elements of a surface that lie farther from the other surface than the tolerance.
-
-    `area` is that of the whole surface, in voxel faces. `voxels` (n, 3) are z, y, x, `areas` (n,) go with them;
-    `corners` (n, 3) are where the elements are and `other_corners` (m, 3) where those of the other surface are.
-    """
+    """The elements of a surface that lie farther from the other surface than the tolerance."""
 
     area: float
+    """Of the whole surface, in voxel faces."""
     voxels: _Counts
+    """(n, 3): a foreground voxel (z, y, x) of each far element."""
     areas: npt.NDArray[np.float64]
+    """(n,): their areas, in voxel faces."""
     corners: _Counts
+    """(n, 3): where they are."""
     other_corners: _Counts
+    """(m, 3): where all elements of the other surface are."""
 
 
 _REACH = math.floor(TOLERANCE_VOXELS)
 _CORNER_CUT = math.sqrt(3) / 8  # the triangle that cuts one corner off a unit cube, through the middles of three edges
 _EDGE_CUT = math.sqrt(2) / 2  # the rectangle that cuts off an edge
 
-# How many of the cube's voxels are foreground (at most half, else the other kind is counted: both see one surface),
-# how many pairs of them share an edge, how many a face's diagonal: these three tell all cases of marching cubes apart.
+# How many of the cube's voxels are foreground (at most half, else background is counted: the surface is the same), how
+# many pairs of them share an edge, how many a face's diagonal: these three distinguish all cases of marching cubes.
 _AREA_OF_CASE = {
     (0, 0, 0): 0.0,
     (1, 0, 0): _CORNER_CUT,
@@ -84,24 +85,31 @@ def area_of_code() -> npt.NDArray[np.float64]:
 def surface_dice(prediction: _Mask, truth: _Mask, threads: int | None = None) -> float:
     """Return the surface Dice at a tolerance of 2 voxels, in [0, 1]: 1.0 if both masks are empty, 0.0 if one is.
 
-    Both masks are bool (z, y, x) of one shape, else ValueError is raised. The two change places without changing the
-    result, and so do the threads (all cores by default): only whole numbers are summed in parallel.
+    It is symmetric.
+
+    Args:
+        prediction: bool (z, y, x).
+        truth: bool, the same shape.
+        threads: All cores by default; they change no result, since only integers are summed in parallel.
+
+    Raises:
+        ValueError: If the shapes differ or are not three-dimensional.
     """
     if prediction.shape != truth.shape or truth.ndim != 3:
-        raise ValueError(f"found masks of shapes {prediction.shape} and {truth.shape}, wanted one shape (z, y, x)")
+        raise ValueError(f"expected masks of one shape (z, y, x), got {prediction.shape} and {truth.shape}")
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         predicted_codes = _encode(prediction, pool)
         true_codes = _encode(truth, pool)
-        found, total = _count(predicted_codes, true_codes, pool) + _count(true_codes, predicted_codes, pool)
+        matched, total = _count(predicted_codes, true_codes, pool) + _count(true_codes, predicted_codes, pool)
     areas = area_of_code()
     total_area = math.fsum(total * areas)
-    return math.fsum(found * areas) / total_area if total_area else 1.0
+    return math.fsum(matched * areas) / total_area if total_area else 1.0
 
 
 def far_elements(prediction: _Mask, truth: _Mask, threads: int | None = None) -> tuple[FarElements, FarElements]:
-    """Return what the surface Dice counts as lost: of the predicted surface and of the true one.
+    """Return the elements beyond the tolerance: of the predicted surface and of the true one.
 
-    The masks are as for `surface_dice`. Each element is placed in one of its foreground voxels.
+    The arguments are those of `surface_dice`.
     """
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         predicted_codes, true_codes = _encode(prediction, pool), _encode(truth, pool)
@@ -119,11 +127,11 @@ def _far_elements(own: _Codes, other: _Codes) -> FarElements:
     voxels = corners - 1 + np.stack([bit >> 2 & 1, bit >> 1 & 1, bit & 1], axis=-1)
     area = areas @ np.bincount(flat, minlength=256)
     others = np.stack(np.nonzero(other), axis=-1) - _REACH
-    return FarElements(float(area), voxels, areas[flat[at]], corners, others)
+    return FarElements(area=float(area), voxels=voxels, areas=areas[flat[at]], corners=corners, other_corners=others)
 
 
 def _encode(mask: _Mask, pool: ThreadPoolExecutor) -> _Codes:
-    """Return the code of each corner, uint8, 0 in the interior too, in a frame of zeros as wide as the tolerance."""
+    """Return the code of each corner, uint8, 0 in the interior too, padded with zeros as wide as the tolerance."""
     padded = np.pad(mask, 1)
     corners = tuple(length + 1 for length in mask.shape)
     framed = np.zeros([length + 2 * _REACH for length in corners], np.uint8)

@@ -1,6 +1,6 @@
 """Tunnels of a binary mask, and which of two masks' tunnels end at the same place. docs/betti.md derives the method.
 
-The squares of the whole box are gone through in scan order (of their lowest corner; in one corner: across z, y, x).
+The squares of the whole box are visited in scan order (of their lowest corner; in one corner: across z, y, x).
 An edge of the solid appears with the first square that it borders. If it closes a loop, that loop is new, and numbered:
 the younger, the higher. A square of the solid fills the loop around it, and the youngest loop in that sum is then worth
 what the others in it add up to. The loops that stay open are the tunnels. Each edge knows the sum of loops that it
@@ -23,9 +23,8 @@ from surface_score.features import Mask
 _Numbers = npt.NDArray[np.int32]
 _Pieces = npt.NDArray[np.int64]
 
-_wide = cast(
-    Callable[[object], int], np.int64
-)  # int() would leave 32 bits or a literal as they are, a type of their own
+# numba gives int() of 32 bits, and of a literal, a type of its own; np.int64 makes one type of all.
+_wide = cast(Callable[[object], int], np.int64)
 
 _UNSEEN = -1
 _NOTHING = 0  # the name of the empty sum
@@ -35,22 +34,20 @@ _SQUARES = ((1, 2), (0, 2), (0, 1))  # the axes along a square, in the order of 
 
 
 class _Loops(NamedTuple):
-    """The loops of a solid, in numba's lists and arrays.
-
-    `sum_of_edge[3 * voxel + axis]` names the sum of an edge from a numbered voxel up along an axis. Sum `name` has the
-    loops `members[ends[name - 1] : ends[name]]`. `worth[loop]` names the sum that a filled loop is worth, or is _OPEN;
-    `edge_of_loop` names the edge that closed it.
-    """
+    """The loops of a solid as numba takes them. Sum `name` has the loops members[ends[name - 1] : ends[name]]."""
 
     sum_of_edge: npt.NDArray[np.int32]
+    """[3 * voxel + axis] names the sum of an edge from a numbered voxel up along an axis."""
     edge_of_loop: list[int]
+    """[loop] is the edge that closed it."""
     worth: list[int]
+    """[loop] names the sum that a filled loop is worth, or is _OPEN."""
     members: list[int]
     ends: list[int]
 
 
 def matched_tunnels(prediction: Mask, truth: Mask) -> int:
-    """Count the tunnels of two masks, bool (z, y, x) of one shape, that end at the same place in their union."""
+    """Return how many tunnels of two masks, bool (z, y, x) of one shape, end at the same place in their union."""
     return int(_match(prediction | truth, prediction, truth))
 
 
@@ -99,9 +96,9 @@ def _rows(shape_zyx: tuple[int, int, int], strides: tuple[int, int, int]) -> lis
 
 @compiled
 def _grow_forest(number: _Numbers) -> npt.NDArray[np.int32]:
-    """Let the edges appear in their order. Return, for each, _NOTHING if it joins two pieces, _CLOSING if it does not.
+    """Return, for each edge in the order of appearance, _NOTHING if it joins two pieces, _CLOSING if it does not.
 
-    Calls cost more than the loops here, so the pieces are looked up in place.
+    Function calls would cost more than the loops here, so the pieces are looked up in place.
     """
     flat = number.ravel()
     strides = (number.shape[1] * number.shape[2], number.shape[2], 1)
@@ -165,7 +162,7 @@ def _fill(number: _Numbers) -> _Loops:
 
 @compiled
 def _open_loops(a: int, b: int, c: int, d: int, i: int, j: int, loops: _Loops) -> None:
-    """Open the loops that the edges of an incomplete square close, and that nobody opened yet."""
+    """Open the loops that the edges of an incomplete square close and that are not open yet."""
     for side in range(4):
         tail, head, axis = a, b, i
         if side == 1:
@@ -180,7 +177,7 @@ def _open_loops(a: int, b: int, c: int, d: int, i: int, j: int, loops: _Loops) -
 
 @compiled
 def _open_loop(edge: int, loops: _Loops) -> None:
-    """Give the loop that an edge closes the next number."""
+    """Number the loop that an edge closes."""
     loops.members.append(len(loops.worth))
     loops.ends.append(len(loops.members))
     loops.worth.append(_OPEN)
@@ -219,7 +216,7 @@ def _fill_square(edges: tuple[int, int, int, int], loops: _Loops) -> None:
 
 @compiled
 def _shortest_name(name: int, loops: _Loops) -> int:
-    """Follow the name of a single loop that is filled to what it is worth: mostly nothing."""
+    """Return what a sum of a single filled loop is worth, mostly nothing; other sums as they are."""
     while name != _NOTHING and loops.ends[name] - loops.ends[name - 1] == 1:
         worth = loops.worth[loops.members[loops.ends[name - 1]]]
         if worth == _OPEN:
@@ -230,7 +227,7 @@ def _shortest_name(name: int, loops: _Loops) -> int:
 
 @compiled
 def _find(piece: npt.NDArray[np.int64], voxel: int) -> int:
-    """Return the voxel that stands for a voxel's piece."""
+    """Return the root of a voxel's piece."""
     while piece[voxel] != voxel:
         piece[voxel] = piece[piece[voxel]]
         voxel = piece[voxel]
@@ -249,7 +246,7 @@ def _add(names: tuple[int, int, int, int], worth: list[int], loops: _Loops) -> l
         if name != _NOTHING:
             for at in range(ends[name - 1], ends[name]):
                 heappush(waiting, -members[at])
-    found = [0 for _ in range(0)]
+    members_of_sum = [0 for _ in range(0)]
     while waiting:
         loop = -heappop(waiting)
         odd = True
@@ -260,16 +257,16 @@ def _add(names: tuple[int, int, int, int], worth: list[int], loops: _Loops) -> l
             continue
         name = worth[loop]
         if name == _OPEN:
-            found.append(loop)
+            members_of_sum.append(loop)
         elif name != _NOTHING:
             for at in range(ends[name - 1], ends[name]):
                 heappush(waiting, -members[at])
-    return found
+    return members_of_sum
 
 
 @compiled
 def _keep(total: list[int], start: int, loops: _Loops) -> int:
-    """Name the sum of the loops total[start:]."""
+    """Store the sum of the loops total[start:] and return its name."""
     if start == len(total):
         return _NOTHING
     for at in range(start, len(total)):
@@ -287,7 +284,7 @@ def _fill_youngest(total: list[int], worth: list[int], loops: _Loops) -> None:
 
 @compiled
 def _closed_by(mask: Mask, number: _Numbers, loops: _Loops) -> npt.NDArray[np.bool_]:
-    """Tell for each loop of the union whether it is where a tunnel of one of the masks ends.
+    """Return for each loop of the union whether a tunnel of `mask` ends there.
 
     All cycles of the mask are filled. Each one that was open still ends at its youngest loop.
     """
@@ -351,7 +348,7 @@ def _edges_with_loops(mask: Mask, number: _Numbers, loops: _Loops) -> tuple[list
 def _climb(
     voxel: int, parent: npt.NDArray[np.int64], to_parent: npt.NDArray[np.int64], worth: list[int], loops: _Loops
 ) -> tuple[int, int]:
-    """Return the root above a voxel and the name of the sum on the way to it; shorten the way for the next time."""
+    """Return the root above a voxel and the name of the sum on the way there; compress the path."""
     way = [voxel]
     while parent[way[-1]] != way[-1]:
         way.append(parent[way[-1]])

@@ -1,4 +1,4 @@
-"""Variation of information: how much two divisions into sheets disagree, in bits.
+"""Variation of information: how much two segmentations into sheets disagree, in bits.
 
 The sheets of a mask are its 26-connected components. Of the voxels that are foreground in either mask one is drawn at
 random; G is the true sheet it lies in and P the predicted one, background counting as one more sheet. Split is the
@@ -23,14 +23,14 @@ _Labels = npt.NDArray[np.uint16 | np.uint32 | np.uint64]
 
 @dataclass(frozen=True)
 class VariationOfInformation:
-    """The two halves of the variation of information, in bits; both at least 0."""
+    """The two terms of the variation of information, in bits; both at least 0."""
 
     split_bits: float
     merge_bits: float
 
     def __post_init__(self) -> None:
         if not (self.split_bits >= 0 and self.merge_bits >= 0):
-            raise ValueError(f"found {self.split_bits} and {self.merge_bits} bits, wanted at least 0")
+            raise ValueError(f"expected bits >= 0, got {self.split_bits} and {self.merge_bits}")
 
     @property
     def score(self) -> float:
@@ -39,12 +39,19 @@ class VariationOfInformation:
 
 
 def variation_of_information(prediction: _Mask, truth: _Mask) -> VariationOfInformation:
-    """Compare the sheets of two masks, bool (z, y, x) of one shape, else ValueError is raised.
+    """Return how much the sheets of two masks disagree.
 
-    Two empty masks agree: 0 bits. One empty mask is one sheet, and it tells nothing of the other's.
+    Two empty masks agree: 0 bits. One empty mask is a single sheet, background, that carries no information.
+
+    Args:
+        prediction: bool (z, y, x).
+        truth: bool, the same shape.
+
+    Raises:
+        ValueError: If the shapes differ or are not three-dimensional.
     """
     if prediction.shape != truth.shape or truth.ndim != 3:
-        raise ValueError(f"found masks of shapes {prediction.shape} and {truth.shape}, wanted one shape (z, y, x)")
+        raise ValueError(f"expected masks of one shape (z, y, x), got {prediction.shape} and {truth.shape}")
     voxels = int(np.count_nonzero(prediction | truth))
     if voxels == 0:
         return VariationOfInformation(0.0, 0.0)
@@ -59,19 +66,24 @@ def variation_of_information(prediction: _Mask, truth: _Mask) -> VariationOfInfo
 
 
 def contingency(true_sheet: _Labels, predicted_sheet: _Labels) -> coo_array:
-    """Count the voxels of each pair (true, predicted) but (0, 0), as an array of that shape.
+    """Return how many voxels lie in each pair (true sheet, predicted sheet); (0, 0) is not counted.
 
-    Both are labels (z, y, x) of one shape, 0 for background. Slabs bound the memory that noise would take.
+    Args:
+        true_sheet: Labels (z, y, x), 0 for background.
+        predicted_sheet: Labels of the same shape.
+
+    Returns:
+        Counts, sparse, (true sheets + 1, predicted sheets + 1).
     """
     table = csr_array((int(true_sheet.max()) + 1, int(predicted_sheet.max()) + 1), dtype=np.int64)
-    for z in range(0, true_sheet.shape[0], _SLAB_PLANES):
+    for z in range(0, true_sheet.shape[0], _SLAB_PLANES):  # in slabs: noise has nearly as many runs as voxels
         slab = slice(z, z + _SLAB_PLANES)
         table = table + _count_runs(true_sheet[slab].reshape(-1), predicted_sheet[slab].reshape(-1), table.shape)
     return table.tocoo()
 
 
 def _count_runs(g: _Labels, p: _Labels, shape: tuple[int, int]) -> csr_array:
-    """Count pairs a run of equal ones at a time: there are far fewer runs than voxels."""
+    """Return the counts of pairs, taken run by run: there are far fewer runs of equal pairs than voxels."""
     starts = np.flatnonzero(np.concatenate([[True], (g[1:] != g[:-1]) | (p[1:] != p[:-1])]))
     lengths = np.diff(starts, append=g.size)
     g, p = g[starts], p[starts]
@@ -80,7 +92,7 @@ def _count_runs(g: _Labels, p: _Labels, shape: tuple[int, int]) -> csr_array:
 
 
 def label_sheets(mask: _Mask) -> _Labels:
-    """Number the sheets of a mask (z, y, x) from 1; the background is 0."""
+    """Return the sheets of a mask (z, y, x) as labels, numbered from 1; the background is 0."""
     # As uint8: for bool, cc3d 4.1.1 reserves too few labels when single voxels fill an odd axis, and raises.
     labels: _Labels = cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=26)
     return labels

@@ -1,1 +1,1 @@
-"""The study of the losses: do they collapse, which is best, and what the reference's reading makes of any of them."""
+"""A study of the losses: do they collapse, which is best, and what does the reference's inference make of each."""

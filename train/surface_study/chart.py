@@ -1,5 +1,6 @@
-"""The study's picture: foreground and surface Dice by loss, variance over training, and what the networks draw."""
+"""The study's picture: foreground and surface Dice by loss, variance over training, and predicted slices."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,23 +8,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from surface_kernel import disk
 from surface_study import measure, table
-from surface_study.arm import Result
-from surface_study.plan import CONVENTIONS, PRESETS, Plan
+from surface_study.arm import ArmResult
+from surface_study.phantoms import LabelledPhantom
+from surface_study.plan import CONVENTIONS, PRESETS, StudyPlan
 from surface_study.table import Key
-from surface_study.worlds import World
 from surface_train.records.picture import compared, grey_rgb, painted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, told apart with every kind of colour vision.
+# Okabe and Ito's palette, distinguishable with every kind of colour vision.
 _COLOURS = {"original": "#d55e00", "topology_first": "#e69f00", "rebalanced": "#0072b2", "calibrated": "#009e73"}
 _MARKS = {"ignored": "o", "surface": "^"}
 
 
-def draw(path: Path, plan: Plan, results: Sequence[Result], world: World) -> None:
-    """Draw everything into a PNG. world: the first unseen volume, of whose middle slice the results hold pictures."""
+def draw(path: Path, *, plan: StudyPlan, results: Sequence[ArmResult], phantom: LabelledPhantom) -> None:
+    """Write the picture as a PNG.
+
+    Args:
+        path: The file to write.
+        plan: The plan of the study.
+        results: Of all arms.
+        phantom: The first test volume, of whose middle slice the results hold pictures.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -32,27 +41,34 @@ def draw(path: Path, plan: Plan, results: Sequence[Result], world: World) -> Non
     FigureCanvasAgg(figure)
     halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.7))
     upper, lower = halves
-    shares, scores, spreads = upper.subplots(1, 3)
+    shares, scores, variances = upper.subplots(1, 3)
     truth = float(np.mean([table.of_volumes(result.volumes)["truth"] for result in results]))
-    _dots(shares, rows, "foreground", "foreground of the labelled voxels, %", 100)
+    _draw_dots(shares, rows, column="foreground", label="foreground of the labelled voxels, %", scale=100)
     shares.axhline(100 * truth, color="black", linewidth=1, label=f"truth: {100 * truth:.1f} %")
     shares.legend(frameon=False)
-    _dots(scores, rows, "best_surface_dice", "surface Dice, label 2 ignored")
-    _dots(scores, rows, "surface_dice", "surface Dice, label 2 ignored", filled=False)
+    label = "surface Dice, label 2 ignored"
+    _draw_dots(scores, rows, column="best_surface_dice", label=label)
+    _draw_dots(scores, rows, column="surface_dice", label=label, filled=False)
     scores.set_title("full: each network's best threshold; hollow: 0.5", fontsize=9)
-    _variance(spreads, rows)
-    for axes in (shares, scores, spreads):
+    _draw_variance(variances, rows)
+    for axes in (shares, scores, variances):
         axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    _slices(lower, plan, results, world)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=80, format="png", metadata={"Software": None})
-    partial.replace(path)
+    _draw_slices(lower, plan=plan, results=results, phantom=phantom)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=80, format="png", metadata={"Software": None})
+    disk.put(path, png.getvalue())
 
 
-def _dots(
-    axes: "Axes", rows: Mapping[Key, Sequence[Result]], column: str, label: str, scale: float = 1, filled: bool = True
+def _draw_dots(
+    axes: "Axes",
+    rows: Mapping[Key, Sequence[ArmResult]],
+    *,
+    column: str,
+    label: str,
+    scale: float = 1,
+    filled: bool = True,
 ) -> None:
-    """Draw a dot a seed."""
+    """Draw one dot per seed."""
     for place, ((preset, label_2), results) in enumerate(rows.items()):
         values = [scale * table.of_volumes(result.volumes)[column] for result in results]
         face = _COLOURS[preset] if filled else "none"
@@ -62,8 +78,8 @@ def _dots(
     axes.set_ylabel(label)
 
 
-def _variance(axes: "Axes", rows: Mapping[Key, Sequence[Result]]) -> None:
-    """Draw the variance of the probabilities over training, a line a loss, the mean over seeds."""
+def _draw_variance(axes: "Axes", rows: Mapping[Key, Sequence[ArmResult]]) -> None:
+    """Draw the variance of the probabilities over training, one line per loss, the mean over seeds."""
     for (preset, label_2), results in rows.items():
         curves = [[epoch["variance_of_p"] for epoch in result.epochs] for result in results]
         style = "-" if label_2 == "ignored" else "--"
@@ -74,12 +90,12 @@ def _variance(axes: "Axes", rows: Mapping[Key, Sequence[Result]]) -> None:
     axes.legend(frameon=False, fontsize=7)
 
 
-def _slices(figure: Any, plan: Plan, results: Sequence[Result], world: World) -> None:
+def _draw_slices(figure: Any, *, plan: StudyPlan, results: Sequence[ArmResult], phantom: LabelledPhantom) -> None:
     """Draw CT and truth of a slice, and the predictions of the first seed."""
-    middle = len(world.image) // 2
-    grey, label = world.image[middle], world.label[middle]
+    middle = len(phantom.image) // 2
+    grey, label = phantom.image[middle], phantom.label[middle]
     axes = figure.subplots(len(CONVENTIONS), len(PRESETS) + 1)
-    _show(axes[0, 0], grey_rgb(grey), f"CT, phantom {world.name}, z = {middle}")
+    _show(axes[0, 0], grey_rgb(grey), f"CT, phantom {phantom.name}, z = {middle}")
     _show(axes[1, 0], painted(grey, label), "truth (grey: label 2)")
     pictures = {(r.arm.preset, r.arm.label_2): r.picture for r in results if r.arm.seed == plan.seeds[0]}
     for row, label_2 in enumerate(CONVENTIONS):

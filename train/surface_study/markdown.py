@@ -1,9 +1,9 @@
-"""Tables as Markdown has them."""
+"""Tables in Markdown."""
 
 from collections.abc import Iterable, Sequence
 
 
 def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table: one cell a head, in every row."""
+    """Return a table; every row has one cell per head."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

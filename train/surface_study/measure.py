@@ -1,4 +1,4 @@
-"""What one prediction of one volume is like, under both readings of label 2."""
+"""Measurements of one prediction of one volume, under both conventions for label 2."""
 
 from dataclasses import dataclass
 
@@ -16,46 +16,53 @@ Mask = npt.NDArray[np.bool_]
 THRESHOLD = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One prediction at threshold 0.5. Unless it says `whole`, only voxels labelled 0 or 1 count.
+    """One prediction at threshold 0.5.
 
-    foreground, truth: shares of the labelled voxels, predicted and true. foreground_whole, truth_whole: shares of all
-    voxels, label 2 being foreground in the truth, and dice_whole the Dice between the two. variance, entropy: of the
-    probabilities, the entropy in nats, at most log 2; variance_whole: of all voxels. surface_dice_at: one a threshold
-    of THRESHOLDS; None for a mask.
+    Only voxels labelled 0 or 1 count, but for the fields named `whole`: there all count, and label 2 is surface.
     """
 
     case: str
     foreground: float
+    """Predicted share."""
     truth: float
+    """True share."""
     foreground_whole: float
     truth_whole: float
     variance: float
+    """Of the probabilities."""
     variance_whole: float
     entropy: float
+    """Mean over voxels, in nats, at most log 2."""
     dice: float
     dice_whole: float
     surface_dice: float
+    """Label 2 ignored."""
     surface_dice_at: tuple[float, ...] | None = None
+    """One per threshold of THRESHOLDS; None for a mask."""
 
 
 def of_probability(case: str, probability: Floats, label: Grey) -> Measured:
-    """Measure probabilities, float32 (z, y, x), against labels {0, 1, 2} of the same shape.
+    """Return the measurements of probabilities.
 
-    Without a labelled voxel the shares, the variance and the entropy are 0 and the scores 1.
+    Args:
+        case: A name for the volume.
+        probability: float32 (z, y, x).
+        label: uint8 {0, 1, 2}, the same shape. Without a labelled voxel the shares, the variance and the entropy are 0
+            and the scores 1.
     """
     curve = tuple(_surface_dice(probability > threshold, label) for threshold in THRESHOLDS)
-    return _measured(case, probability > THRESHOLD, probability, label, curve)
+    return _measured(case, mask=probability > THRESHOLD, probability=probability, label=label, curve=curve)
 
 
 def of_mask(case: str, mask: Mask, label: Grey) -> Measured:
-    """Measure a mask, bool (z, y, x), as probabilities of 0 and 1."""
-    return _measured(case, mask, mask, label, None)
+    """Return the measurements of a mask, bool (z, y, x), taken as probabilities of 0 and 1."""
+    return _measured(case, mask=mask, probability=mask, label=label, curve=None)
 
 
 def best_grey_mask(image: Grey, label: Grey) -> Mask:
-    """Give the voxels at or above the single grey value with the best Dice, chosen with the labels in hand."""
+    """Return the voxels at or above the single grey value with the best Dice, chosen with the labels known."""
     back, face = (np.bincount(image[label == kind], minlength=256) for kind in (0, 1))
     hits, alarms = face[::-1].cumsum()[::-1], back[::-1].cumsum()[::-1]  # at or above each grey value
     total = hits + alarms + face.sum()
@@ -65,7 +72,7 @@ def best_grey_mask(image: Grey, label: Grey) -> Mask:
 
 
 def _measured(
-    case: str, mask: Mask, probability: Floats | Mask, label: Grey, curve: tuple[float, ...] | None
+    case: str, *, mask: Mask, probability: Floats | Mask, label: Grey, curve: tuple[float, ...] | None
 ) -> Measured:
     labelled, surface = label != 2, label == 1
     values = probability[labelled].astype(np.float64)
@@ -87,13 +94,13 @@ def _measured(
 
 
 def dice(predicted: Mask, truth: Mask) -> float:
-    """Give 2 |P ∩ T| / (|P| + |T|); 1 when both are empty."""
+    """Return 2 |P ∩ T| / (|P| + |T|); 1 if both are empty."""
     total = int(predicted.sum()) + int(truth.sum())
     return 2 * int((predicted & truth).sum()) / total if total else 1.0
 
 
 def entropy(probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Give −p log p − (1 − p) log(1 − p) in nats, 0 at both ends."""
+    """Return −p log p − (1 − p) log(1 − p) in nats, 0 at both ends."""
     result: npt.NDArray[np.float64] = entr(probability) + entr(1 - probability)
     return result
 

@@ -1,7 +1,7 @@
-"""How the reference system's public inference code reads a network: what it does, not what it should do.
+"""The inference of the reference system's public code: what it does, not what it should do.
 
 Its network ends in a sigmoid and its inference applies another; its blending weights are 0 on a patch's faces; then it
-cleans the mask. Written from measurements of that code. Nothing else here reads a network this way.
+post-processes the mask. Written from measurements of that code. Nothing else here runs a network this way.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ SMALLEST_COMPONENT, LARGEST_HOLE, RADIUS = 100, 50, 2  # voxels
 _EPSILON = np.float32(1e-8)
 
 
-def twice(logits: Floats) -> Floats:
-    """Give what two sigmoids make of logits: float32, the same shape, 0.5 to 0.731 whatever the logits are."""
+def double_sigmoid(logits: Floats) -> Floats:
+    """Return the sigmoid of the sigmoid of logits: float32, the same shape, 0.5 to 0.731 whatever the logits are."""
     return probability.probabilities(probability.probabilities(logits))
 
 
 def weight(tile_zyx: tuple[int, int, int]) -> Floats:
-    """Give a patch's blending weights (z, y, x): the smallest of the three distances to its edges over half its length.
+    """Return a patch's blending weights (z, y, x): the least of the distances to its faces, each over half its length.
 
-    0 on all six faces.
+    They are 0 on all six faces.
     """
     z, y, x = (np.minimum(np.arange(n), np.arange(n)[::-1]) / (n / 2) for n in tile_zyx)
     nearest: Floats = np.minimum(np.minimum(z[:, None, None], y[:, None]), x).astype(np.float32)
@@ -38,9 +38,15 @@ def weight(tile_zyx: tuple[int, int, int]) -> Floats:
 
 
 def stitch(tiles: Floats, starts_zyx: Starts, shape_zyx: tuple[int, int, int]) -> Floats:
-    """Blend patches (z start, y start, x start, z, y, x) into a volume: sum of weight · value over (weight + 1e-8).
+    """Return patches blended into a volume: the sum of weight · value over (the sum of weights + 1e-8).
 
-    Voxels under no weight, such as the volume's faces, become 0.
+    Args:
+        tiles: float32 (z start, y start, x start, z, y, x).
+        starts_zyx: Where the patches begin along each axis.
+        shape_zyx: Of the volume.
+
+    Returns:
+        float32 (z, y, x); 0 where the weights are, such as on the volume's faces.
     """
     tile_zyx: tuple[int, int, int] = tiles.shape[3:]
     own = weight(tile_zyx)
@@ -54,7 +60,7 @@ def stitch(tiles: Floats, starts_zyx: Starts, shape_zyx: tuple[int, int, int]) -
 
 
 def clean(mask: Mask) -> Mask:
-    """Drop components below 100 voxels, fill holes up to 50, then open and close with a ball of radius 2.
+    """Return a mask without components below 100 voxels and holes up to 50, opened and closed by a ball of radius 2.
 
     What lies outside the volume neither erodes nor dilates.
     """

@@ -33,7 +33,13 @@ def phantom(arguments: argparse.Namespace) -> int:
     from surface_phantom import write_dataset
 
     size = tuple(arguments.size)
-    made = write_dataset(arguments.out, arguments.volumes, arguments.test_volumes, size, arguments.seed)
+    made = write_dataset(
+        arguments.out,
+        volumes=arguments.volumes,
+        test_volumes=arguments.test_volumes,
+        size_zyx=size,
+        seed=arguments.seed,
+    )
     log.info(
         "%s: %d volumes to learn from, %.1f %% of their voxels surface, and %d to predict",
         *(made.competition, len(made.train_ids), 100 * made.surface_share, len(made.test_ids)),
