@@ -9,8 +9,8 @@ from malformed import corpus
 from scenes import noise
 from worlds import World, masks_in
 
-from surface_kernel import __main__ as story
 from surface_kernel.inference.settings import Settings
+from surface_kernel.runs import competition
 from surface_kernel.volumes.intensity import Intensity
 from surface_kernel.volumes.volume import VolumeError, read_header
 
@@ -19,8 +19,8 @@ GOOD = {f"good_{seed}": noise((20, 30, 30), seed) for seed in range(3)}
 
 
 def test_bad_volumes_hurt_nobody(tmp_path, weights_once, quiet_logging, monkeypatch, long, tally):
-    monkeypatch.setattr(story, "LoadEngine", lambda files, settings: LoadMarked(settings=Settings(dust_voxels=0)))
-    monkeypatch.setattr(story, "USUAL_SHAPE_ZYX", GUESS)
+    monkeypatch.setattr(competition, "LoadEngine", lambda files, settings: LoadMarked(settings=Settings(dust_voxels=0)))
+    monkeypatch.setattr(competition, "USUAL_SHAPE_ZYX", GUESS)
     world = World.make(tmp_path, GOOD, [weights_once])
     images = world.competition / "test_images"
     bad = {path.stem: path for path in corpus(images, 0) if path.suffix == ".tif" and "." not in path.stem}
