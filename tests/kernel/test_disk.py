@@ -86,3 +86,22 @@ def test_copies_and_checksums(tmp_path):
     assert (tmp_path / "b").read_bytes() == content
     (tmp_path / "empty").touch()
     assert disk.checksum(tmp_path / "empty") == zlib.crc32(b"")
+
+
+def test_a_replacing_file_appears_when_all_went_well(tmp_path):
+    path = tmp_path / "a"
+    with disk.replacing(path) as partial:
+        partial.write_bytes(b"new")
+        assert names_in(tmp_path) == [partial.name]
+    assert (path.read_bytes(), names_in(tmp_path)) == (b"new", ["a"])
+    with pytest.raises(IsADirectoryError), disk.replacing(path) as partial:
+        (partial.write_bytes(b"half"), tmp_path.read_bytes())
+    assert (path.read_bytes(), names_in(tmp_path)) == (b"new", ["a"])
+
+
+def test_a_temporary_file_is_removed_either_way(tmp_path):
+    with disk.temporary(tmp_path / "a") as partial:
+        partial.write_bytes(b"half")
+    with disk.temporary(tmp_path / "a"):
+        pass
+    assert names_in(tmp_path) == []
