@@ -69,9 +69,9 @@ class Load:
         return Engine(
             [made(self.kind)],
             [METADATA],
-            Settings(threshold=0.73, dust_voxels=DUST),
-            device(self.planned),
-            cost.Cost(1, 1, 1),
+            settings=Settings(threshold=0.73, dust_voxels=DUST),
+            device=device(self.planned),
+            cost=cost.Cost(1, 1, 1),
         )
 
 

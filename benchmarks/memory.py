@@ -53,7 +53,7 @@ class Load:
     def __call__(self, device_name: str | None, threads: int | None) -> Engine:
         """Make it."""
         chosen = Device(name="cpu", dtype="float32", batch=1, threads=2, layout="contiguous")
-        return Engine([made(self.kind)], [METADATA], Settings(), chosen, cost.Cost(1, 1, 1))
+        return Engine([made(self.kind)], [METADATA], settings=Settings(), device=chosen, cost=cost.Cost(1, 1, 1))
 
 
 class OneVolume(UnitHandler[None]):

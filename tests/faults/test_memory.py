@@ -19,9 +19,9 @@ TOLERANCE = 2e-4  # of logits of about ±10, run in other batches or on the CPU 
 
 
 def predict(network, volume, settings=DUSTY):
-    with Engine([network], [METADATA], settings, CPU, Cost(1, 1, 1)) as engine:
+    with Engine([network], [METADATA], settings=settings, device=CPU, cost=Cost(1, 1, 1)) as engine:
         mask, sums = np.empty(volume.shape, np.uint8), np.empty(volume.shape, np.float32)
-        statistics = engine.predict(volume, mask, sums)
+        statistics = engine.predict(volume, mask=mask, sums=sums)
     return mask, sums, statistics.incidents
 
 
@@ -43,13 +43,13 @@ def test_a_batch_invariant_network_gives_the_same_bytes(error, more, tally):
 def test_a_real_network_stays_within_the_tolerance(weights_once, long, tally):
     volume = noise((40, 40, 40))
     engine = Engine.load([weights_once], DUSTY, device=CPU)
-    (network,), metadata = engine.networks, engine.told
+    (network,), metadata = engine.networks, engine.metadata
     engine.close()
 
     def logits(module):
-        with Engine([module], metadata, DUSTY, CPU, Cost(1, 1, 1)) as made:
+        with Engine([module], metadata, settings=DUSTY, device=CPU, cost=Cost(1, 1, 1)) as made:
             mask, sums = np.empty(volume.shape, np.uint8), np.empty(volume.shape, np.float32)
-            made.predict(volume, mask, sums)
+            made.predict(volume, mask=mask, sums=sums)
         return sums
 
     counting = Short(network, 0)

@@ -122,8 +122,8 @@ class Ready:
         """Plan a volume's tiles as the workers do."""
         return plan(
             shape_zyx,
-            self.trained_zyx,
-            self.overlap,
+            trained_zyx=self.trained_zyx,
+            overlap=self.overlap,
             step=DIVISOR,
             most_voxels=self.device.tile_voxels,
             most_kept_bytes=self.device.kept_bytes,
@@ -162,7 +162,7 @@ class LoadEngine:
         """Load. Raises as `Engine.load`."""
         from surface_kernel.inference.engine import Engine
 
-        return Engine.load(self.files, self.settings, device_name, threads=threads)
+        return Engine.load(self.files, self.settings, device_name=device_name, threads=threads)
 
 
 def error_text(error: BaseException) -> str:

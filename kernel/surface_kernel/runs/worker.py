@@ -210,8 +210,8 @@ def _ready(engine: "Engine", trials: Sequence[str]) -> Ready:
         members=len(engine.networks),
         stages=len(engine.stages),
         passes=sum(len(stage) for stage in engine.stages),
-        trained_zyx=engine.told[0].tile_zyx,
-        overlap=engine.told[0].overlap,
+        trained_zyx=engine.metadata[0].tile_zyx,
+        overlap=engine.metadata[0].overlap,
     )
 
 
@@ -244,7 +244,7 @@ def _fill(engine: "Engine", item: _Decoded, count: _TileCounter) -> Done:
             sums_file = files.enter_context(disk.temporary(unit.earlier.path))
         mask = _mapped(mask_file, unit, "uint8") if mask_file else None
         sums = _mapped(sums_file, unit, "float32", unit.earlier) if sums_file else None
-        statistics = engine.predict(item.voxels, mask, sums, unit.stages, on_tiles=count)
+        statistics = engine.predict(item.voxels, mask=mask, sums=sums, stages=unit.stages, on_tiles=count)
         checksum = disk.checksum(sums_file) if sums_file and unit.sums and unit.record else None
     return Done(
         unit=unit,
@@ -269,6 +269,6 @@ def _mapped(path: Path, unit: Unit, dtype: str, earlier: StoredSums | None = Non
 
 def _may_pass(error: BaseException) -> bool:
     """Whether what went wrong may go right the next time: a disk or a memory that was full, and the like."""
-    from surface_kernel.inference.predict import out_of_memory
+    from surface_kernel.inference.forward import out_of_memory
 
     return isinstance(error, OSError) or out_of_memory(error)
