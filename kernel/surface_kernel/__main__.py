@@ -34,7 +34,9 @@ from surface_kernel.runs.run import TRIES, Run
 from surface_kernel.runs.submission import Submission
 from surface_kernel.runs.worker import Done, LoadEngine, Ready, Unit
 from surface_kernel.volumes import volume
-from surface_kernel.volumes.volume import Shape
+from surface_kernel.volumes.header import Shape, VolumeError, read_header
+from surface_kernel.volumes.image_files import write_npy
+from surface_kernel.volumes.mask_files import write_mask
 
 DEVICE_HELP = "cpu, cuda, cuda:N, or an earlier run_report.json; all GPUs where there are some"
 MASK, PROBABILITY, LOGIT = "mask", "probability", "logit"
@@ -71,7 +73,7 @@ def submit(arguments: argparse.Namespace) -> int:
     volumes = [_standing(case, path) for case, path in mounts.read_test_images(arguments.competition).items()]
     submission = Submission({volume.case: volume.shape_zyx for volume in volumes}, arguments.out)
     if not submission.stands():
-        disk.insist(submission.write, TRIES)
+        disk.retry(submission.write, TRIES)
     log.info("volumes: %d; a submission stands after %.1f s", len(volumes), clock.elapsed_s)
 
     stages = bundle.settings.stages(len(bundle.weights))
@@ -87,7 +89,7 @@ def submit(arguments: argparse.Namespace) -> int:
             *(run.plan.reports(), progress.device, clock.elapsed_s, clock.budget_s),
             *({**ledger.how, **progress.how, "trials": ledger.how.get("trials", [])}, run.trouble),
         )
-        disk.insist(lambda: report.write(arguments.out), TRIES)
+        disk.retry(lambda: report.write(arguments.out), TRIES)
         if run.plan.worth_going_on:
             log.info("%s: what was done is kept: the same command goes on with it", ledger.folder)
         else:
@@ -147,8 +149,8 @@ def predict(arguments: argparse.Namespace) -> int:
     units, failed = [], 0
     for path in paths:
         try:
-            header = volume.read_header(path)
-        except volume.VolumeError as error:
+            header = read_header(path)
+        except VolumeError as error:
             log.error("error: %s", error)
             failed += 1
         else:
@@ -205,14 +207,14 @@ def _save(done: Done, output: Path, save: str, dust_voxels: int, passes: int) ->
     if done.unit.mask:
         mask = np.memmap(done.unit.mask, np.uint8, "r+", shape=done.unit.shape_zyx)
         drop_small_components(mask, dust_voxels, connectivity=26)
-        volume.write_mask(output / f"{name}.tif", mask)
+        write_mask(output / f"{name}.tif", mask)
         found = f"foreground {_mean(mask):.2%}"
     else:
         assert done.unit.sums is not None  # a unit without a mask has them
         sums = np.memmap(done.unit.sums, np.float32, "r", shape=done.unit.shape_zyx)
         means = (plane / np.float32(passes) for plane in sums)
         wanted = map(probability.probabilities, means) if save == PROBABILITY else means
-        found = f"mean {save} {volume.write_npy(output / f'{name}.npy', wanted, done.unit.shape_zyx):.4f}"
+        found = f"mean {save} {write_npy(output / f'{name}.npy', wanted, done.unit.shape_zyx):.4f}"
     return f"{name}  {done.seconds:.1f} s  {found}{incidents}"
 
 
@@ -308,8 +310,8 @@ def _sides(shape_zyx: Sequence[int]) -> str:
 def _standing(case: str, path: Path) -> Standing:
     """Look at an image's header: a volume that cannot be used has no further stage, and zeros of the shape it says."""
     try:
-        return Standing(case, path, volume.read_header(path).shape_zyx)
-    except volume.VolumeError as error:
+        return Standing(case, path, read_header(path).shape_zyx)
+    except VolumeError as error:
         if error.shape_zyx:
             return Standing(case, path, error.shape_zyx, closed=str(error))
         return Standing(case, path, USUAL_SHAPE_ZYX, closed=f"{error}; its shape is a guess")

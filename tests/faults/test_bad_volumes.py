@@ -11,8 +11,8 @@ from worlds import World, masks_in
 
 from surface_kernel import __main__ as story
 from surface_kernel.inference.settings import Settings
+from surface_kernel.volumes.header import VolumeError, read_header
 from surface_kernel.volumes.intensity import Intensity
-from surface_kernel.volumes.volume import VolumeError, read_header
 
 GUESS = (5, 6, 7)  # where no header can be read; 320³ is tested elsewhere
 GOOD = {f"good_{seed}": noise((20, 30, 30), seed) for seed in range(3)}

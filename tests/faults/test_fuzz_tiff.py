@@ -11,7 +11,7 @@ from fuzzing import fuzz
 from malformed import grey_page, tiff_bytes, whole_files
 
 from surface_kernel.volumes import tiff
-from surface_kernel.volumes.volume import MOST_RATIO, VolumeError, read_header
+from surface_kernel.volumes.header import MAX_RATIO, VolumeError, read_header
 
 EXTREMES = [0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 TAGS = [254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 317, 324, 325, 339, 32997]
@@ -124,7 +124,7 @@ def test_headers_are_judged_whatever_they_declare(tmp_path, long, tally):
             if header.strips:
                 assert sum(size for _, _, size in header.strips) == math.prod(shape_zyx)
         assert re.fullmatch(rf"{path}: found .*, wanted .*", found)
-        assert shape_zyx is None or math.prod(shape_zyx) <= MOST_RATIO * path.stat().st_size * 8  # of single bits
+        assert shape_zyx is None or math.prod(shape_zyx) <= MAX_RATIO * path.stat().st_size * 8  # of single bits
         judged += shape_zyx is not None
     assert judged > 50
     tally("parsers fuzzed: TIFF", 50_000 if long else 1000)

@@ -14,7 +14,8 @@ from scenes import names_in, noise, run_python, write_bundle, write_competition
 from surface_kernel import __main__ as story
 from surface_kernel.runs import pipeline
 from surface_kernel.runs import run as run_module
-from surface_kernel.volumes.volume import read, write_lzw
+from surface_kernel.volumes.image_files import write_lzw
+from surface_kernel.volumes.volume import read
 
 NO_TIME, UNDER_WAY = "no time was left", "it was under way when the run had to end"
 GOOD = {"20": noise((40, 33, 50), 1), "3": noise((20, 33, 40), 2)}

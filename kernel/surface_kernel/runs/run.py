@@ -16,8 +16,8 @@ from surface_kernel.runs.ledger import Kept, Ledger
 from surface_kernel.runs.pipeline import finished
 from surface_kernel.runs.plan import FINISH, PREDICT, WRITE, Plan, Standing, stage_of
 from surface_kernel.runs.submission import Submission
-from surface_kernel.volumes.volume import mask_bytes
 from surface_kernel.runs.worker import Done, Ready, Unit
+from surface_kernel.volumes.mask_files import mask_bytes
 
 SAVE_EVERY_S = 60.0
 TRIES = 3  # to write what a run cannot do without
@@ -131,13 +131,13 @@ class Run:
     def end(self) -> None:
         """Write the zip and read it back. Raises OSError, SubmissionError."""
         try:
-            disk.insist(self._write, TRIES)
+            disk.retry(self._write, TRIES)
         except OSError as error:
             self.tell(f"the zip could not be written ({error}): the sums of all stages make room for it")
             for volume in self.plan.volumes.values():
                 self._ledger.forget(volume.case, self.plan.stages, "sums")
             time.sleep(1)
-            disk.insist(self._write, TRIES)
+            disk.retry(self._write, TRIES)
         self._submission.check()
 
     def _write(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from surface_kernel import disk
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.mask_files import mask_bytes
 
 NAME = "submission.zip"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same masks give the same bytes on any day
@@ -29,7 +29,7 @@ class Submission:
     """
 
     def __init__(self, shapes_zyx: Mapping[str, tuple[int, int, int]], output: Path) -> None:
-        zeros = {shape_zyx: volume.mask_bytes(np.zeros(shape_zyx, np.uint8)) for shape_zyx in set(shapes_zyx.values())}
+        zeros = {shape_zyx: mask_bytes(np.zeros(shape_zyx, np.uint8)) for shape_zyx in set(shapes_zyx.values())}
         self._masks = {case: zeros[shapes_zyx[case]] for case in sorted(shapes_zyx)}
         self.path, self.changed = output / NAME, True
         output.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ class Submission:
             left.unlink()
 
     def put(self, case: str, tiff: bytes) -> None:
-        """Take a better mask for an id, as `volume.mask_bytes` gave it for a mask of the wanted shape."""
+        """Take a better mask for an id, as `mask_bytes` gave it for a mask of the wanted shape."""
         if case not in self._masks:
             raise SubmissionError(f"found a mask for {case!r}, wanted one of the ids that the submission began with")
         self._masks[case] = tiff

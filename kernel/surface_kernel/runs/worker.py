@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surface_kernel import disk
-from surface_kernel.volumes import volume
-from surface_kernel.networks.architecture import DIVISOR
-from surface_kernel.runs.ledger import Record, digest_of
 from surface_kernel.inference.settings import Settings
 from surface_kernel.inference.tiles import Grid, plan
+from surface_kernel.networks.architecture import DIVISOR
+from surface_kernel.runs.ledger import Record, digest_of
+from surface_kernel.volumes import volume
+from surface_kernel.volumes.header import VolumeError
 
 if TYPE_CHECKING:
     from surface_kernel.inference.engine import Engine
@@ -164,9 +165,8 @@ def work(connection: Connection, load: Load, device_name: str | None, threads: i
 def _serve(connection: Connection, decoded: "queue.Queue[Any]", engine: "Engine", device_name: str | None) -> None:
     import torch
 
-    from surface_kernel.networks.placing import within_memory
-    from surface_kernel.networks.device import Device
     from surface_kernel.inference.engine import LANES
+    from surface_kernel.networks.device import Device
 
     send = _Sender(connection)
     send(Loaded(torch.cuda.device_count() if engine.device.is_gpu else 0))
@@ -239,7 +239,7 @@ def _decode(connection: Connection, decoded: "queue.Queue[Any]") -> None:
         try:
             image_sha256 = digest_of(message.path) if message.record else ""
             if message.image_sha256 not in (None, image_sha256):
-                raise volume.VolumeError(f"{message.path}: found another image than the stages before had, wanted that")
+                raise VolumeError(f"{message.path}: found another image than the stages before had, wanted that")
             decoded.put((message, volume.open_volume(message.path), image_sha256))
         except Exception as error:
             decoded.put((message, error, ""))
@@ -294,7 +294,7 @@ def _predict(engine: "Engine", unit: Unit, voxels: volume.Volume, image_sha256: 
     sums_file = disk.partial_of(lasting) if lasting else None
     try:
         if voxels.shape != unit.shape_zyx:
-            raise volume.VolumeError(f"{unit.path}: found {voxels.shape}, wanted {unit.shape_zyx} as its header says")
+            raise VolumeError(f"{unit.path}: found {voxels.shape}, wanted {unit.shape_zyx} as its header says")
         mask = _room(mask_file, "uint8", unit)
         sums = _room(sums_file, "float32", unit, unit.earlier)
         spread = engine.predict(voxels, mask, sums, unit.stages, teller)

@@ -13,8 +13,9 @@ from surface_kernel.networks import network, weights
 from surface_kernel.networks.architecture import Architecture
 from surface_kernel.networks.weights import Metadata, WeightsError
 from surface_kernel.volumes import volume
+from surface_kernel.volumes.image_files import write_lzw
 from surface_kernel.volumes.intensity import Intensity
-from surface_kernel.volumes.volume import write_lzw, write_mask
+from surface_kernel.volumes.mask_files import write_mask
 from surface_train.__main__ import main
 from surface_train.checks.audit import audit
 
