@@ -46,7 +46,7 @@ from surface_kernel.volumes.mask_files import write_mask  # noqa: E402
 
 SIDE, TILE, THREADS, DUST = 320, 128, 2, 1000
 TURNS, SLEEP_S, BATCH, VOLUMES = 3, 0.03, 4, 24
-TOLD = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)
+TOLD = Metadata(architecture=Architecture(), intensity=Intensity(), tile_zyx=(TILE,) * 3, overlap=0.5)
 
 
 class Sleeping(nn.Module):
@@ -72,7 +72,7 @@ class Load:
             [TOLD],
             Settings(threshold=0.73, dust_voxels=DUST),
             device(self.planned),
-            cost.Cost(1, 1, 1),
+            cost.Cost(flop=1, activation_bytes=1, elements=1),
         )
 
 

@@ -33,7 +33,7 @@ from surface_kernel.runs.worker import Done, Unit  # noqa: E402
 from surface_kernel.volumes.intensity import Intensity  # noqa: E402
 
 TILE, ACROSS, DEPTHS = 128, 320, (320, 640, 1280)
-TOLD = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)
+TOLD = Metadata(architecture=Architecture(), intensity=Intensity(), tile_zyx=(TILE,) * 3, overlap=0.5)
 
 
 def made(kind: str) -> nn.Module:
@@ -52,7 +52,7 @@ class Load:
     def __call__(self, device_name: str | None, threads: int | None) -> Engine:
         """Make it."""
         chosen = Device(name="cpu", dtype="float32", batch=1, threads=2, layout="contiguous")
-        return Engine([made(self.kind)], [TOLD], Settings(), chosen, cost.Cost(1, 1, 1))
+        return Engine([made(self.kind)], [TOLD], Settings(), chosen, cost.Cost(flop=1, activation_bytes=1, elements=1))
 
 
 def one(kind: str, depth: int, across: int) -> float:

@@ -27,13 +27,17 @@ _RES_ENC_STAGES = {
 
 
 class NetworkError(RuntimeError):
-    """A network that cannot be built or does not fit its weights."""
+    """A network that cannot be built or does not fit its weights; the message names it."""
 
 
 def build(architecture: Architecture) -> nn.Module:
-    """Build a network with fresh weights: float (batch, 1, z, y, x) in, float logits of the same shape out.
+    """Build a network with fresh weights.
 
-    Raises NetworkError, with what to install, where its library is missing.
+    Returns:
+        A module that takes float (batch, 1, z, y, x) and returns float logits of the same shape.
+
+    Raises:
+        NetworkError: where its library is missing; the message says what to install.
     """
     if architecture.deep:
         return _res_enc_unet(architecture)
@@ -46,36 +50,45 @@ def build(architecture: Architecture) -> nn.Module:
         activation=None,
     )
     if not isinstance(module, nn.Module):
-        raise NetworkError(f"{architecture}: found a {type(module).__name__}, wanted a torch module")
+        raise NetworkError(f"{architecture}: expected a torch module, got a {type(module).__name__}")
     if architecture.norm == "instance":
         _put_instance_norm(module)
     return module
 
 
 def restore(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Build a network with the given state, ready for inference. Raises NetworkError when they do not belong together.
+    """Build a network with the given state, ready for inference.
 
     Half-precision tensors are widened: the device decides about precision, not the file.
+
+    Raises:
+        NetworkError: as `build` does, and where the state is another network's.
     """
     module = build(architecture)
     try:
         module.load_state_dict(state, strict=True)  # copies into float32 parameters, whatever it is given
     except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise NetworkError(f"{architecture}: found a state that does not fit: {first}") from error
+        why = " ".join(str(error).split())[:300]
+        raise NetworkError(f"{architecture}: expected a state of this network, got another: {why}") from error
     return module.eval().requires_grad_(False)
 
 
 def supervise_deeply(module: nn.Module, on: bool) -> None:
-    """Choose what a network of `Architecture.deep` returns in training: off, as built, logits of the tile's shape.
+    """Choose what a network of `Architecture.deep` returns in training.
 
-    On, a list of logits: these first, then those of every coarser stage of the decoder, each half as long on every
-    axis as the one before; five in all, down to a sixteenth. In evaluation it is one tensor of logits either way, and
-    the state dict is the same. Off, the coarser outputs get no gradient, which DistributedDataParallel would wait for.
-    Raises NetworkError for a network without such outputs.
+    In evaluation it returns one tensor of logits either way, and the state dict is the same.
+
+    Args:
+        module: as `build` or `restore` made it.
+        on: False, as built: logits of the tile's shape; the coarser outputs get no gradient, which
+            DistributedDataParallel would wait for. True: a list of logits, these first, then those of every coarser
+            stage of the decoder, each half as long on every axis as the one before; five in all, down to a sixteenth.
+
+    Raises:
+        NetworkError: for a network without such outputs.
     """
     if not isinstance(module, _ResEncUNet):
-        raise NetworkError(f"found a {type(module).__name__}, wanted a network with the decoder ResEncUNet")
+        raise NetworkError(f"expected a network with the decoder ResEncUNet, got a {type(module).__name__}")
     module.decoder.deep_supervision = on
 
 
@@ -103,7 +116,7 @@ class _ResEncUNet(nn.Module):
 
 
 def _res_enc_unet(architecture: Architecture) -> nn.Module:
-    """Build nnU-Net's U-Net with a residual encoder, with its initial values: every residual block starts as none."""
+    """Build nnU-Net's U-Net with a residual encoder and its own initial values."""
     try:
         from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
     except ModuleNotFoundError as error:
@@ -125,7 +138,7 @@ def _res_enc_unet(architecture: Architecture) -> nn.Module:
         nonlin=nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},
     )
-    module.apply(module.initialize)
+    module.apply(module.initialize)  # the last norm of every residual block is zero: each starts as the identity
     return _ResEncUNet(module.encoder, module.decoder)
 
 
@@ -149,4 +162,4 @@ def _library() -> ModuleType:
 
 
 def _missing(distribution: str, error: ModuleNotFoundError) -> str:
-    return f"found no {distribution} ({error}), wanted it: pip install --no-deps -r requirements-no-deps.txt"
+    return f"expected {distribution}, got none ({error}): pip install --no-deps -r requirements-no-deps.txt"

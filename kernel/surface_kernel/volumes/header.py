@@ -13,7 +13,8 @@ import numpy as np
 
 from surface_kernel.machine import machine_bytes
 from surface_kernel.message import one_line
-from surface_kernel.volumes import tiff
+from surface_kernel.volumes.tiff import read_pages
+from surface_kernel.volumes.tiff_page import Page, TiffError
 
 EXPECTED = "a multi-page grey uint8 TIFF, (z, y, x)"
 EXPECTED_NPY = "a .npy file of uint8 (z, y, x) in C order"
@@ -77,15 +78,15 @@ def read_header(path: Path) -> Header:
             raise VolumeError(f"{path}: no such file; expected {EXPECTED}")
         if path.suffix == ".npy":
             return _read_npy_header(path)
-        pages, size_bytes = tiff.read_pages(path), path.stat().st_size
-    except (OSError, tiff.TiffError) as error:
+        pages, size_bytes = read_pages(path), path.stat().st_size
+    except (OSError, TiffError) as error:
         raise VolumeError(f"{path}: expected {EXPECTED}, got no readable TIFF ({one_line(error)})") from error
     if not pages:
         raise VolumeError(f"{path}: expected {EXPECTED}, got a TIFF without pages")
     return _judge(path, pages, size_bytes)
 
 
-def _judge(path: Path, pages: Sequence[tiff.Page], size_bytes: int) -> Header:
+def _judge(path: Path, pages: Sequence[Page], size_bytes: int) -> Header:
     """Return how the pages lie in their file, or raise VolumeError for what cannot be decoded from it."""
     _check_size(path, pages, size_bytes)
     shape_zyx = _check_pages(path, pages)
@@ -104,7 +105,7 @@ def _judge(path: Path, pages: Sequence[tiff.Page], size_bytes: int) -> Header:
     return header
 
 
-def _check_size(path: Path, pages: Sequence[tiff.Page], size_bytes: int) -> None:
+def _check_size(path: Path, pages: Sequence[Page], size_bytes: int) -> None:
     """Refuse what the stored bytes cannot hold. A byte counts once, however many strips are said to lie on it."""
     for page in pages:
         if max(page.width, page.height) > MAX_SIDE:
@@ -126,7 +127,7 @@ def _check_size(path: Path, pages: Sequence[tiff.Page], size_bytes: int) -> None
         raise VolumeError(f"{path}: expected at most {MAX_OVERLAP} bytes to decode per declared byte, got {got}")
 
 
-def _check_pages(path: Path, pages: Sequence[tiff.Page]) -> Shape:
+def _check_pages(path: Path, pages: Sequence[Page]) -> Shape:
     """Return the volume's shape; refuse other kinds of pages, pages of several shapes, and a single one."""
     first, sizes = pages[0], {(page.height, page.width) for page in pages}
     # Pillow shows the scorer as many pages of this size, whatever their pixels are.
@@ -148,12 +149,12 @@ def _believable(shape_zyx: Shape | None) -> Shape | None:
     return shape_zyx if shape_zyx and math.prod(shape_zyx) <= MAX_VOXELS else None
 
 
-def _page_shape(page: tiff.Page) -> tuple[int, ...]:
+def _page_shape(page: Page) -> tuple[int, ...]:
     deep, coloured = [page.depth] * (page.depth > 1), [page.samples] * (page.samples > 1)
     return (*deep, page.height, page.width, *coloured)
 
 
-def _described(page: tiff.Page) -> str:
+def _described(page: Page) -> str:
     kind = _SAMPLE_FORMATS.get(page.sample_format, "unknown ")
     dtype = "bool" if page.bits == 1 else f"{kind}{page.bits}"
     known = page.photometric < len(_PHOTOMETRICS)
@@ -161,7 +162,7 @@ def _described(page: tiff.Page) -> str:
     return f"{dtype} ({page.bits} bits) {_page_shape(page)} {photometric}"
 
 
-def _layout(shape_zyx: Shape, pages: Sequence[tiff.Page]) -> Header:
+def _layout(shape_zyx: Shape, pages: Sequence[Page]) -> Header:
     """Return how pages of one shape lie in their file; without strips where only Pillow can decode them."""
     compression, strips = pages[0].compression, []
     for page in pages:

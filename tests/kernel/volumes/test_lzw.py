@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scenes import as_the_scorer_reads, noise
 
 from surface_kernel.volumes import lzw, volume
-from surface_kernel.volumes.header import read_header
+from surface_kernel.volumes.header import VolumeError, read_header
 from surface_kernel.volumes.image_files import write_lzw
 from surface_kernel.volumes.volume import read
 
@@ -90,5 +90,5 @@ def test_broken_strips_are_left_to_pillow(tmp_path):
     content = bytearray((tmp_path / "a.tif").read_bytes())
     content[offset] = 0
     (tmp_path / "a.tif").write_bytes(content)
-    with pytest.raises(volume.VolumeError, match="found page 0 undecodable"):
+    with pytest.raises(VolumeError, match="got an error on page 0 "):
         read(tmp_path / "a.tif")

@@ -130,7 +130,7 @@ def test_pages_of_several_compressions_are_left_to_pillow(tmp_path):
 def test_the_decoder_and_the_header_must_agree_on_the_pages(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", WHOLE, photometric="minisblack", compression="zlib")
     monkeypatch.setattr(volume, "read_header", lambda path: Header(shape_zyx=(7, 30, 25)))
-    with pytest.raises(VolumeError, match=r"a\.tif: found 6 pages, wanted 7 as its header says") as caught:
+    with pytest.raises(VolumeError, match=r"a\.tif: expected 7 pages .*, got 6; copy the file again") as caught:
         read(tmp_path / "a.tif")
     assert caught.value.shape_zyx == (7, 30, 25)
 
@@ -148,7 +148,7 @@ def test_strips_say_no_more_than_they_hold(tmp_path):
         if compression == 1:
             assert open_volume(tmp_path / "a.tif").tobytes() == (plane + b"behind") * 2
         else:
-            with pytest.raises(VolumeError, match="found page 0 undecodable"):
+            with pytest.raises(VolumeError, match="got an error on page 0 "):
                 open_volume(tmp_path / "a.tif")
 
 

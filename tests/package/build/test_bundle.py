@@ -59,7 +59,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_weights(path: Path, value: float, architecture: Architecture | None = None, **provenance: object) -> Path:
-    metadata = Metadata(architecture or Architecture(), Intensity(), (64, 64, 64), provenance=provenance)
+    metadata = Metadata(
+        architecture=architecture or Architecture(), intensity=Intensity(), tile_zyx=(64, 64, 64), provenance=provenance
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     save(path, {"tensor": torch.full((3,), value)}, metadata)
     return path
@@ -461,7 +463,11 @@ def test_the_kernel_of_a_bundle_installs_offline_and_imports(tmp_path: Path, cac
 def test_at_half_precision_the_manifest_tells_what_that_changes(tmp_path: Path, cache: Path) -> None:
     network = Architecture("Linknet")
     weights = tmp_path / "w"
-    save(weights, build_network(network).state_dict(), Metadata(network, Intensity(), (32, 32, 32)))
+    save(
+        weights,
+        build_network(network).state_dict(),
+        Metadata(architecture=network, intensity=Intensity(), tile_zyx=(32, 32, 32)),
+    )
     write_lzw(tmp_path / "a.tif", noise((32, 32, 48)))
     out = build([weights], None, tmp_path / "bundle", cache, half=tmp_path / "a.tif")
     assert manifest.verify(out)[0]

@@ -29,7 +29,9 @@ def mask_of(path: Path, share: float) -> Path:
 
 def weights_of(path: Path, value: float) -> Path:
     provenance = {"epoch": 4, "commit": None, "fold": "all", "validation": {"dice": 0.5, "score": 0.25}}
-    described = Metadata(Architecture(), Intensity(), (32, 32, 32), threshold=0.35, provenance=provenance)
+    described = Metadata(
+        architecture=Architecture(), intensity=Intensity(), tile_zyx=(32, 32, 32), threshold=0.35, provenance=provenance
+    )
     tensors = {"a.weight": torch.tensor([1.0, value]), "n": torch.tensor([3, 4])}
     counted = {"norm.running_mean": torch.ones(5), "norm.num_batches_tracked": torch.tensor(6)}
     weights.save(path, tensors | counted, described)
@@ -219,7 +221,7 @@ def trained(path: Path, monkeypatch: pytest.MonkeyPatch, weight: float, bias: fl
     """Weights of such a network, which the kernel is made to build."""
     built = SimpleNamespace(create_model=lambda name, **_: Emits(activated))
     monkeypatch.setattr(network, "_library", lambda *_: built)
-    described = Metadata(Architecture(), Intensity(), (32, 32, 32), threshold=0.5)
+    described = Metadata(architecture=Architecture(), intensity=Intensity(), tile_zyx=(32, 32, 32), threshold=0.5)
     weights.save(path, {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, described)
     return path
 
