@@ -107,7 +107,7 @@ def told(read, *kinds):
         return read()
     except kinds as error:
         refusal = str(error)
-    assert "found " in refusal, refusal
+    assert "expected " in refusal or "found " in refusal, refusal
     assert refusal.isprintable(), refusal
     return None
 

@@ -108,17 +108,17 @@ def test_bad_volumes_do_not_take_the_others_down(submit, tmp_path, monkeypatch):
     assert [entry["case"] for entry in done.report["volumes"]] == names
     assert done.report["verdict"] == "degraded"
     wanted = {
-        "header_cut": "found no ",
-        "pixels_cut": "found page 8 undecodable",
-        "missing": "found no such file",
+        "header_cut": "got no readable TIFF",
+        "pixels_cut": "got a cut file (the data of page 8 end at byte ",
+        "missing": "no such file; ",
         "rgb": "RGB on page 0",
-        "uint16": "found uint16",
+        "uint16": "got uint16",
     }
     lines = (done.out / "run_report.txt").read_text().splitlines()
-    for name, found in wanted.items():
-        assert found in reports[name]["reason"]
-        assert "wanted" in reports[name]["reason"]
-        assert sum(f"{name}.tif: found" in line for line in lines) == 1
+    for name, got in wanted.items():
+        assert got in reports[name]["reason"]
+        assert "expected a multi-page grey uint8 TIFF" in reports[name]["reason"]
+        assert sum(f"{name}.tif: " in line for line in lines) == 1
         assert ("its shape is a guess" in reports[name]["reason"]) is (name in ("header_cut", "missing"))
     assert lines[0].startswith("degraded: 2 of 7 volumes predicted")
 
@@ -373,15 +373,15 @@ def test_one_bad_file_does_not_take_the_others_down(predict, tmp_path):
     assert done.code == 3
     assert names_in(tmp_path / "out") == ["3.tif"]
     (error,) = [line for line in done.lines if line.startswith("error: ")]
-    assert "1.tif: found no readable TIFF" in error
+    assert "1.tif: expected a multi-page grey uint8 TIFF, (z, y, x), got no readable TIFF" in error
 
 
 @pytest.mark.parametrize(
     ("make", "found"),
     [
-        (lambda folder: (folder / "1.tif").write_text("no volume"), "1.tif: found no readable TIFF"),
+        (lambda folder: (folder / "1.tif").write_text("no volume"), "got no readable TIFF"),
         (lambda folder: None, "found no .tif or .npy in it, wanted volumes"),
-        (lambda folder: folder.rmdir(), "in: found no such file"),
+        (lambda folder: folder.rmdir(), "in: no such file; expected a multi-page grey uint8 TIFF"),
     ],
 )
 def test_without_any_volume_predict_fails(predict, tmp_path, make, found):

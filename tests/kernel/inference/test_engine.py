@@ -181,7 +181,7 @@ def test_members_with_other_tiles_are_refused(tmp_path, changes):
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    with pytest.raises(NetworkError, match="found a state that does not fit"):
+    with pytest.raises(NetworkError, match="expected a state of this network, got another"):
         Engine.load([saved(tmp_path / "a.safetensors")], Settings(), "cpu")
 
 

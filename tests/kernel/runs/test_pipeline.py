@@ -127,14 +127,14 @@ def test_volumes_that_cannot_be_read_are_named(make, tmp_path):
     units = make({"a": None, "b": noise(SHAPE), "c": noise(SHAPE)})
     units[2] = Unit("c", units[2].path, (1, 2, 3), units[2].mask)
     found = run(units)
-    assert found["a"].error == f"{tmp_path}/a.tif: found no such file, wanted a multi-page grey uint8 TIFF, (z, y, x)"
+    assert found["a"].error == f"{tmp_path}/a.tif: no such file; expected a multi-page grey uint8 TIFF, (z, y, x)"
     assert found["b"].error == ""
     assert found["c"].error == f"{tmp_path}/c.tif: found {SHAPE}, wanted (1, 2, 3) as its header says"
 
 
 def test_without_any_volume_that_can_be_read_there_is_an_end(make):
     found = run(make({"a": None, "b": None}), device=None)
-    assert all("found no such file" in done.error for done in found.values())
+    assert all("no such file" in done.error for done in found.values())
 
 
 def test_workers_that_die_again_and_again_are_given_up(make, monkeypatch):

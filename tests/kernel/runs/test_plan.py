@@ -109,13 +109,13 @@ def test_a_failure_that_may_pass_is_tried_again_last_and_alone(world):
 
 def test_a_failure_that_comes_back_or_cannot_pass_closes_a_volume(world):
     scene = world(cases="ab")
-    scene.done(scene.take(), error="found page 3 undecodable, wanted it")
+    scene.done(scene.take(), error="expected 9 pages that decode, got an error on page 3")
     scene.done(scene.take(), error="no space", again=True)
     scene.done(scene.take(), error="no space", again=True)
     assert scene.take() is None
     reports = scene.plan.reports()
     assert [(report.status, report.reason) for report in reports] == [
-        ("zeros", "found page 3 undecodable, wanted it"),
+        ("zeros", "expected 9 pages that decode, got an error on page 3"),
         ("zeros", "no space"),
     ]
     assert not scene.plan.worth_going_on

@@ -7,7 +7,7 @@ from surface_kernel.runs.report import RunReport, VolumeReport
 
 GOOD = VolumeReport("a", (320, 314, 314), 1, 1, 12.34, foreground=0.053, variance=0.01)
 PART = VolumeReport("c", (9, 9, 9), 2, 3, 5.0, 0.1, 0.2, "no time was left", ("stage 0 was tried again: why",))
-BAD = VolumeReport("b", (320, 320, 320), 0, 1, reason="b.tif: found no such file, wanted it")
+BAD = VolumeReport("b", (320, 320, 320), 0, 1, reason="b.tif: no such file; expected a TIFF")
 
 
 def test_a_run_is_complete_when_every_volume_has_all_its_stages():
@@ -18,7 +18,7 @@ def test_a_run_is_complete_when_every_volume_has_all_its_stages():
 
 def test_lines_by_hand():
     assert GOOD.line() == "a  320×314×314  12.3 s  foreground 5.30%, spread 0.010"
-    assert BAD.line() == "b  320×320×320  zeros: b.tif: found no such file, wanted it"
+    assert BAD.line() == "b  320×320×320  zeros: b.tif: no such file; expected a TIFF"
     assert PART.line() == (
         "c  9×9×9  5.0 s  stages 2 of 3: no time was left  foreground 10.00%, spread 0.200"
         "; stage 0 was tried again: why"

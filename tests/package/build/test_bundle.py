@@ -315,7 +315,7 @@ def test_a_folder_of_a_run_stands_for_its_weights(tmp_path: Path, cache: Path) -
     out = build([run], None, tmp_path / "bundle", cache)
     assert (out / "member_0.safetensors").read_bytes() == weights.read_bytes()
     weights.unlink()
-    with pytest.raises(WeightsError, match=r"weights\.safetensors: found no such file"):
+    with pytest.raises(WeightsError, match=r"weights\.safetensors: no such file"):
         build([run], None, tmp_path / "bundle", cache)
 
 

@@ -333,4 +333,4 @@ def test_the_commands_exit_code_is_the_verdict(tmp_path: Path, capsys: pytest.Ca
         *("sound", "found 99.88% foreground, wanted at most 95%", "sound")
     ]
     assert main(["audit", str(tmp_path / "none.tif")]) == 1
-    assert capsys.readouterr().out.startswith(f"error: {tmp_path / 'none.tif'}: found no such file")
+    assert capsys.readouterr().out.startswith(f"error: {tmp_path / 'none.tif'}: no such file")
