@@ -41,11 +41,13 @@ from surface_kernel.postprocess.drop_small_components import drop_small_componen
 from surface_kernel.runs.messages import Done, Ready, Unit  # noqa: E402
 from surface_kernel.runs.pipeline import Pipeline, UnitHandler  # noqa: E402
 from surface_kernel.volumes import volume  # noqa: E402
+from surface_kernel.volumes.image_files import write_lzw  # noqa: E402
 from surface_kernel.volumes.intensity import Intensity  # noqa: E402
+from surface_kernel.volumes.mask_files import write_mask  # noqa: E402
 
 SIDE, TILE, THREADS, DUST = 320, 128, 2, 1000
 TURNS, SLEEP_S, BATCH, VOLUMES = 3, 0.03, 4, 24
-METADATA = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)
+METADATA = Metadata(architecture=Architecture(), intensity=Intensity(), tile_zyx=(TILE,) * 3, overlap=0.5)
 
 
 class Sleeping(nn.Module):
@@ -71,7 +73,7 @@ class Load:
             [METADATA],
             settings=Settings(threshold=0.73, dust_voxels=DUST),
             device=device(self.planned),
-            cost=cost.Cost(1, 1, 1),
+            cost=cost.Cost(flop=1, activation_bytes=1, elements=1),
         )
 
 
@@ -97,7 +99,7 @@ def volumes(folder: Path, count: int, side: int = SIDE) -> list[Unit]:
         wave = np.sin(2 * np.pi * (x + 12 * np.sin(y / 40 + number) + 8 * np.cos(z / 50)) / 24)
         grey = (90 + 70 * (wave > 0.9) + rng.normal(0, 12, wave.shape)).clip(1, 255).astype(np.uint8)
         path = folder / f"{side}_{number}.tif"
-        volume.write_lzw(path, grey)
+        write_lzw(path, grey)
         units.append(Unit(case=path.stem, path=path, shape_zyx=grey.shape, mask=folder / f"{path.stem}.raw"))
     return units
 
@@ -122,7 +124,7 @@ class Volumes(UnitHandler[Done]):
         mask = np.fromfile(done.unit.mask, np.uint8).reshape(done.unit.shape_zyx)
         done.unit.mask.unlink()
         drop_small_components(mask, DUST, connectivity=26)
-        volume.write_mask(done.unit.path.with_suffix(".mask.tif"), mask)
+        write_mask(done.unit.path.with_suffix(".mask.tif"), mask)
         return done
 
     def may_continue(self) -> bool:
@@ -172,7 +174,7 @@ def through_monai(module: nn.Module, grid: Grid, unit: Unit) -> float:
         )
     mask = (made_[0, 0].numpy() > 0).view(np.uint8)
     drop_small_components(mask, DUST, connectivity=26)
-    volume.write_mask(unit.path.with_suffix(".monai.tif"), mask)
+    write_mask(unit.path.with_suffix(".monai.tif"), mask)
     return time.perf_counter() - began_s
 
 

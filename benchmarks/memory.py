@@ -34,7 +34,7 @@ from surface_kernel.runs.pipeline import Pipeline, UnitHandler  # noqa: E402
 from surface_kernel.volumes.intensity import Intensity  # noqa: E402
 
 TILE, ACROSS, DEPTHS = 128, 320, (320, 640, 1280)
-METADATA = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)
+METADATA = Metadata(architecture=Architecture(), intensity=Intensity(), tile_zyx=(TILE,) * 3, overlap=0.5)
 
 
 def made(kind: str) -> nn.Module:
@@ -53,7 +53,13 @@ class Load:
     def __call__(self, device_name: str | None, threads: int | None) -> Engine:
         """Make it."""
         chosen = Device(name="cpu", dtype="float32", batch=1, threads=2, layout="contiguous")
-        return Engine([made(self.kind)], [METADATA], settings=Settings(), device=chosen, cost=cost.Cost(1, 1, 1))
+        return Engine(
+            [made(self.kind)],
+            [METADATA],
+            settings=Settings(),
+            device=chosen,
+            cost=cost.Cost(flop=1, activation_bytes=1, elements=1),
+        )
 
 
 class OneVolume(UnitHandler[None]):

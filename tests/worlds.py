@@ -33,7 +33,11 @@ def write_weights(path, seed=0):
     with torch.inference_mode():
         last.bias -= module(torch.from_numpy(Intensity().table(sample)[sample])[:, None]).median()
         last.weight *= 100
-    weights.save(path, module.state_dict(), Metadata(TINY, Intensity(), (32, 32, 32), overlap=0.25))
+    weights.save(
+        path,
+        module.state_dict(),
+        Metadata(architecture=TINY, intensity=Intensity(), tile_zyx=(32, 32, 32), overlap=0.25),
+    )
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from surface_kernel.inference.settings import SettingsError
 from surface_kernel.networks.weights import WeightsError
-from surface_kernel.volumes.volume import VolumeError
+from surface_kernel.volumes.header import VolumeError
 from surface_package import paperwork
 from surface_package.build import bundle, manifest
 from surface_package.build.bundle import BundleError

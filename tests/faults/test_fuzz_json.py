@@ -189,7 +189,12 @@ def test_settings_in_toml(tmp_path, long, tally):
 
 def test_the_head_of_a_weights_file(tmp_path, long, tally):
     path = tmp_path / "w.safetensors"
-    metadata = Metadata(Architecture(), Intensity(), (32, 64, 96), provenance={"fold": 1, "deep": {"er": [1, "a"]}})
+    metadata = Metadata(
+        architecture=Architecture(),
+        intensity=Intensity(),
+        tile_zyx=(32, 64, 96),
+        provenance={"fold": 1, "deep": {"er": [1, "a"]}},
+    )
     save(path, {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3).half(), "c": torch.tensor(3)}, metadata)
     content = path.read_bytes()
     (length,) = struct.unpack_from("<Q", content)
@@ -230,7 +235,9 @@ def seal(path: Path, content):
 
 def test_the_good_texts_are_good(tmp_path):
     path = tmp_path / "w.safetensors"
-    save(path, {"a": torch.ones(3)}, Metadata(Architecture(), Intensity(), (32, 64, 96)))
+    save(
+        path, {"a": torch.ones(3)}, Metadata(architecture=Architecture(), intensity=Intensity(), tile_zyx=(32, 64, 96))
+    )
     before = path.read_bytes()
     seal(path, before)
     assert path.read_bytes() == before

@@ -19,7 +19,9 @@ TOLERANCE = 2e-4  # of logits of about ±10, run in other batches or on the CPU 
 
 
 def predict(network, volume, settings=DUSTY):
-    with Engine([network], [METADATA], settings=settings, device=CPU, cost=Cost(1, 1, 1)) as engine:
+    with Engine(
+        [network], [METADATA], settings=settings, device=CPU, cost=Cost(flop=1, activation_bytes=1, elements=1)
+    ) as engine:
         mask, sums = np.empty(volume.shape, np.uint8), np.empty(volume.shape, np.float32)
         statistics = engine.predict(volume, mask=mask, sums=sums)
     return mask, sums, statistics.incidents
@@ -47,7 +49,9 @@ def test_a_real_network_stays_within_the_tolerance(weights_once, long, tally):
     engine.close()
 
     def logits(module):
-        with Engine([module], metadata, settings=DUSTY, device=CPU, cost=Cost(1, 1, 1)) as made:
+        with Engine(
+            [module], metadata, settings=DUSTY, device=CPU, cost=Cost(flop=1, activation_bytes=1, elements=1)
+        ) as made:
             mask, sums = np.empty(volume.shape, np.uint8), np.empty(volume.shape, np.float32)
             made.predict(volume, mask=mask, sums=sums)
         return sums

@@ -66,7 +66,7 @@ def test_room_is_taken_at_once(tmp_path):
 
 def test_what_has_no_room_is_not_begun_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 99)
-    with pytest.raises(OSError, match="No space left on device: 100 bytes wanted, 99 free"):
+    with pytest.raises(OSError, match="No space left on device: expected 100 bytes free, got 99"):
         disk.allocate(tmp_path / "a", 100)
 
     def fill_up(descriptor, offset, length):

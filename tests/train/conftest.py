@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from surface_kernel.networks import network
-from surface_kernel.volumes.volume import write_lzw
+from surface_kernel.volumes.image_files import write_lzw
 from surface_train import settings
 from surface_train.data.cases import Case
 from surface_train.loop.fit import Request

@@ -45,7 +45,7 @@ def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: py
         ({"--data": "nowhere"}, "error: nowhere/train.csv: found no readable table"),
         ({"--fold": "7"}, 'error: fold: found "7", wanted 0 to 1, or all'),
         ({"--device": "tpu"}, 'error: device: expected cpu, cuda or cuda:N, got "tpu"'),
-        ({"--init": "nowhere"}, "error: nowhere: found no such file, wanted weights"),
+        ({"--init": "nowhere"}, "error: nowhere: no such file; expected a weights file"),
         ({"--settings": "nowhere.toml"}, "error: nowhere.toml: found no readable TOML"),
     ],
 )

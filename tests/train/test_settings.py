@@ -94,11 +94,11 @@ def test_tables_reach_their_parts(tmp_path: Path) -> None:
         ('overlap = "half"', "overlap: found 'half', wanted float"),
         ("[augment]\nflips = 1", "augment.flips: found 1, wanted bool"),
         ("[network]\nencoder = 18", "network.encoder: found 18, wanted a word"),
-        ('[network]\nencoder = "resnet19"', "encoder: found 'resnet19', wanted one of resnet18"),
+        ('[network]\nencoder = "resnet19"', "encoder: expected one of resnet18, resnet34"),
         ("patches = 3", "patches: found 3, wanted a table"),
         ("[patches]\nshape_zyx = [64, 64]", "patches.shape_zyx: found [64, 64], wanted 3 whole numbers"),
         ("[patches]\nshape_zyx = [64, 64, 64.0]", "wanted 3 whole numbers"),
-        ("[patches]\nshape_zyx = [64, 64, 60]", "wanted three positive multiples of 32"),
+        ("[patches]\nshape_zyx = [64, 64, 60]", "expected three positive multiples of 32"),
         ('folds = "scrolls"', "folds: found 'scrolls', wanted 'scroll' or 'case'"),
         ("epochs = 10", "average.start_epoch: found 75, wanted at most the 10 epochs of the run"),
         (

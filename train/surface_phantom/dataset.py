@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from surface_kernel.volumes.volume import write_lzw
+from surface_kernel.volumes.image_files import write_lzw
 from surface_phantom.geometry import draw_frame, draw_sheets
 from surface_phantom.hardness import measure
 from surface_phantom.labels import draw_label

@@ -20,7 +20,7 @@ from surface_kernel.runs.records import RunConditions, identity
 from surface_kernel.runs.report import Outcome, RunReport, VolumeProgress
 from surface_kernel.runs.submission import Submission
 from surface_kernel.runs.submission_run import TRIES, SubmissionRun
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.header import VolumeError, read_header
 
 BUDGET_S = 8.5 * 3600  # of the nine hours that Kaggle gives
 USUAL_SHAPE_ZYX = (320, 320, 320)  # of 738 of the competition's 786 volumes: the guess where no header can be read
@@ -58,7 +58,7 @@ def submit(
     volumes = [_look_at(case, path) for case, path in mounts.read_test_images(competition).items()]
     submission = Submission({volume.case: volume.shape_zyx for volume in volumes}, out)
     if not submission.exists():
-        disk.insist(submission.write, TRIES)
+        disk.retry(submission.write, TRIES)
     log.info("volumes: %d; a valid submission.zip exists after %.1f s", len(volumes), clock.elapsed_s)
 
     with Ledger(_run_folder(scratch, out), identity(opened)) as ledger:
@@ -77,7 +77,7 @@ def submit(
         failed = run.may_continue() and not _predict_all(run, load, request)
         run.end()
         report = run.report()
-        disk.insist(lambda: report.write(out), TRIES)
+        disk.retry(lambda: report.write(out), TRIES)
         if run.plan.resumable:
             log.info("%s: kept; run the same command again to resume", ledger.folder)
         else:
@@ -91,8 +91,8 @@ def submit(
 def _look_at(case: str, path: Path) -> VolumeProgress:
     """Read an image's header: a volume that cannot be used gets no stage, and zeros of the shape that it declares."""
     try:
-        return VolumeProgress(case=case, path=path, shape_zyx=volume.read_header(path).shape_zyx)
-    except volume.VolumeError as error:
+        return VolumeProgress(case=case, path=path, shape_zyx=read_header(path).shape_zyx)
+    except VolumeError as error:
         if error.shape_zyx:
             return VolumeProgress(case=case, path=path, shape_zyx=error.shape_zyx, closed=str(error))
         closed = f"{error}; its shape is a guess"

@@ -16,7 +16,9 @@ from surface_kernel.runs.pipeline import Pipeline, UnitHandler
 from surface_kernel.runs.progress import ProgressBar
 from surface_kernel.runs.report import Outcome
 from surface_kernel.runs.submission import finish_mask
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.header import VolumeError, read_header
+from surface_kernel.volumes.image_files import write_npy
+from surface_kernel.volumes.mask_files import write_mask
 
 if TYPE_CHECKING:
     from surface_kernel.volumes.volume import Volume
@@ -86,8 +88,8 @@ def _volumes(source: Path) -> list[Path]:
 def _unit(path: Path, out: Path, save: str) -> Unit | None:
     """Return what a worker is to do with a volume; None, and log why, where it cannot be used."""
     try:
-        header = volume.read_header(path)
-    except volume.VolumeError as error:
+        header = read_header(path)
+    except VolumeError as error:
         log.error("error: %s", error)
         return None
     raw = out / f"{path.stem}.raw.partial"
@@ -161,7 +163,7 @@ class FilesRun(UnitHandler[Result]):
 
         mask = np.memmap(raw, np.uint8, "r+", shape=unit.shape_zyx)
         finish_mask(mask, dust_voxels=self._dust_voxels)
-        volume.write_mask(self._out / f"{unit.case}.tif", mask)
+        write_mask(self._out / f"{unit.case}.tif", mask)
         return f"foreground {_mean(mask):.2%}"
 
     def _save_logits(self, unit: Unit, raw: Path) -> str:
@@ -172,7 +174,7 @@ class FilesRun(UnitHandler[Result]):
         sums = np.memmap(raw, np.float32, "r", shape=unit.shape_zyx)
         means = (plane / np.float32(self._passes) for plane in sums)
         planes = map(probabilities, means) if self._save == PROBABILITY else means
-        mean = volume.write_npy(self._out / f"{unit.case}.npy", planes, unit.shape_zyx)
+        mean = write_npy(self._out / f"{unit.case}.npy", planes, unit.shape_zyx)
         return f"mean {self._save} {mean:.4f}"
 
 

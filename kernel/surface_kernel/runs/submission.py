@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from surface_kernel import disk
 from surface_kernel.inference.tiles import Shape
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.mask_files import mask_bytes
 
 NAME = "submission.zip"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same masks give the same bytes on any day
@@ -32,7 +32,7 @@ class Submission:
 
     def __init__(self, shapes_zyx: Mapping[str, Shape], folder: Path) -> None:
         """Begin with zeros. shapes_zyx: of every id's mask; folder: of the zip, made where it does not exist."""
-        zeros = {shape_zyx: volume.mask_bytes(np.zeros(shape_zyx, np.uint8)) for shape_zyx in set(shapes_zyx.values())}
+        zeros = {shape_zyx: mask_bytes(np.zeros(shape_zyx, np.uint8)) for shape_zyx in set(shapes_zyx.values())}
         self._masks = {case: zeros[shapes_zyx[case]] for case in sorted(shapes_zyx)}
         self.path, self.changed = folder / NAME, True
         folder.mkdir(parents=True, exist_ok=True)

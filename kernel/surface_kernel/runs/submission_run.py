@@ -21,7 +21,7 @@ from surface_kernel.runs.progress import ProgressBar
 from surface_kernel.runs.records import KeptMask, RunConditions
 from surface_kernel.runs.report import RunReport, VolumeProgress
 from surface_kernel.runs.submission import Submission, finish_mask
-from surface_kernel.volumes.volume import mask_bytes
+from surface_kernel.volumes.mask_files import mask_bytes
 
 SAVE_EVERY_S = 60.0
 TRIES = 3  # to write what a run cannot do without
@@ -172,13 +172,13 @@ class SubmissionRun(UnitHandler[str]):
     def end(self) -> None:
         """Write the zip and read it back. Raises OSError, SubmissionError."""
         try:
-            disk.insist(self._write, TRIES)
+            disk.retry(self._write, TRIES)
         except OSError as error:
             self.on_trouble(f"submission.zip could not be written ({error}): the sums of all stages are removed for it")
             for volume in self.plan.volumes.values():
                 self._ledger.forget(volume.case, self.plan.stages, "sums")
             time.sleep(1)
-            disk.insist(self._write, TRIES)
+            disk.retry(self._write, TRIES)
         self._submission.check()
 
     def report(self) -> RunReport:

@@ -34,6 +34,7 @@ from surface_kernel.runs.messages import (
 )
 from surface_kernel.runs.records import UnitRecord, file_digest
 from surface_kernel.volumes import volume
+from surface_kernel.volumes.header import VolumeError
 
 if TYPE_CHECKING:
     from surface_kernel.inference.engine import Engine
@@ -164,7 +165,7 @@ def _decode_unit(unit: Unit) -> _Decoded | Done:
     try:
         image_sha256 = file_digest(unit.path) if unit.record else ""
         if unit.image_sha256 not in (None, image_sha256):
-            raise volume.VolumeError(f"{unit.path}: expected the image of the stages before, got another")
+            raise VolumeError(f"{unit.path}: expected the image of the stages before, got another")
         return _Decoded(unit=unit, voxels=volume.open_volume(unit.path), image_sha256=image_sha256)
     except Exception as error:
         return Done(unit=unit, error=error_text(error), again=_may_pass(error))
@@ -224,7 +225,7 @@ def _predict(engine: "Engine", item: _Decoded, count: _TileCounter) -> Done:
     try:
         if item.voxels.shape != unit.shape_zyx:
             expected = f"expected shape {unit.shape_zyx} as the header says, got {item.voxels.shape}"
-            raise volume.VolumeError(f"{unit.path}: {expected}")
+            raise VolumeError(f"{unit.path}: {expected}")
         done = _fill(engine, item, count)
         if unit.record:
             disk.put(unit.record, UnitRecord.of(done).to_bytes())

@@ -10,7 +10,7 @@ from worlds import zipped
 
 from surface_kernel.runs import competition as story
 from surface_kernel.runs import submission_run
-from surface_kernel.volumes.volume import write_lzw
+from surface_kernel.volumes.image_files import write_lzw
 
 NO_TIME, UNDER_WAY = "time budget exhausted", "not finished before the time limit"
 GOOD = {"20": noise((40, 33, 50), 1), "3": noise((20, 33, 40), 2)}
@@ -66,17 +66,17 @@ def test_bad_volumes_do_not_take_the_others_down(submit, tmp_path, monkeypatch):
     assert [entry["case"] for entry in done.report["volumes"]] == names
     assert done.report["verdict"] == "degraded"
     wanted = {
-        "header_cut": "found no ",
-        "pixels_cut": "found page 8 undecodable",
-        "missing": "found no such file",
+        "header_cut": "got no readable TIFF",
+        "pixels_cut": "got a cut file (the data of page 8 end at byte ",
+        "missing": "no such file; ",
         "rgb": "RGB on page 0",
-        "uint16": "found uint16",
+        "uint16": "got uint16",
     }
     lines = (done.out / "run_report.txt").read_text().splitlines()
-    for name, found in wanted.items():
-        assert found in reports[name]["reason"]
-        assert "wanted" in reports[name]["reason"]
-        assert sum(f"{name}.tif: found" in line for line in lines) == 1
+    for name, got in wanted.items():
+        assert got in reports[name]["reason"]
+        assert "expected a multi-page grey uint8 TIFF" in reports[name]["reason"]
+        assert sum(f"{name}.tif: " in line for line in lines) == 1
         assert ("its shape is a guess" in reports[name]["reason"]) is (name in ("header_cut", "missing"))
     assert lines[0].startswith("degraded: 2 of 7 volumes predicted")
 

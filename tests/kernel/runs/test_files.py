@@ -5,7 +5,8 @@ from scenes import names_in, noise, write_competition
 from worlds import zipped
 
 from surface_kernel.runs import files, pipeline
-from surface_kernel.volumes.volume import read, write_lzw
+from surface_kernel.volumes.image_files import write_lzw
+from surface_kernel.volumes.volume import read
 
 GOOD = {"20": noise((40, 33, 50), 1), "3": noise((20, 33, 40), 2)}
 
@@ -53,15 +54,15 @@ def test_one_bad_file_does_not_take_the_others_down(predict, tmp_path):
     assert done.code == 3
     assert names_in(tmp_path / "out") == ["3.tif"]
     (error,) = [line for line in done.lines if line.startswith("error: ")]
-    assert "1.tif: found no readable TIFF" in error
+    assert "1.tif: expected a multi-page grey uint8 TIFF, (z, y, x), got no readable TIFF" in error
 
 
 @pytest.mark.parametrize(
     ("make", "found"),
     [
-        (lambda folder: (folder / "1.tif").write_text("no volume"), "1.tif: found no readable TIFF"),
+        (lambda folder: (folder / "1.tif").write_text("no volume"), "got no readable TIFF"),
         (lambda folder: None, "expected .tif or .npy volumes, got none"),
-        (lambda folder: folder.rmdir(), "in: found no such file"),
+        (lambda folder: folder.rmdir(), "in: no such file; expected a multi-page grey uint8 TIFF"),
     ],
 )
 def test_without_any_volume_predict_fails(predict, tmp_path, make, found):

@@ -19,8 +19,8 @@ from surface_kernel.runs import pipeline, worker_process
 from surface_kernel.runs.messages import FINISHING, UNITS_AHEAD, StoredSums, Unit
 from surface_kernel.runs.pipeline import Pipeline, UnitHandler, WorkerError
 from surface_kernel.runs.records import UnitRecord
+from surface_kernel.volumes.image_files import write_lzw
 from surface_kernel.volumes.intensity import Intensity
-from surface_kernel.volumes.volume import write_lzw
 
 SHAPE = (40, 33, 35)
 AGREED = DeviceRequest(name="cpu", agreed=CPU)
@@ -166,14 +166,14 @@ def test_volumes_that_cannot_be_read_are_named(make, tmp_path):
     units = make({"a": None, "b": noise(SHAPE), "c": noise(SHAPE)})
     units[2] = replace(units[2], shape_zyx=(1, 2, 3))
     found = run(units)
-    assert found["a"].error == f"{tmp_path}/a.tif: found no such file, wanted a multi-page grey uint8 TIFF, (z, y, x)"
+    assert found["a"].error == f"{tmp_path}/a.tif: no such file; expected a multi-page grey uint8 TIFF, (z, y, x)"
     assert found["b"].error == ""
     assert found["c"].error == f"{tmp_path}/c.tif: expected shape (1, 2, 3) as the header says, got {SHAPE}"
 
 
 def test_without_any_volume_that_can_be_read_there_is_an_end(make):
     found = run(make({"a": None, "b": None}), device=DeviceRequest(name="cpu"))
-    assert all("found no such file" in done.error for done in found.values())
+    assert all("no such file" in done.error for done in found.values())
 
 
 def test_workers_that_die_again_and_again_are_given_up(make, monkeypatch):

@@ -8,7 +8,7 @@ from scenes import names_in, noise
 from worlds import masks_in
 
 from surface_kernel.runs.submission import Submission, SubmissionError
-from surface_kernel.volumes.volume import mask_bytes
+from surface_kernel.volumes.mask_files import mask_bytes
 
 SHAPES_ZYX = {"9": (3, 4, 5), "10": (4, 3, 3), "1": (3, 4, 5)}
 

@@ -9,7 +9,7 @@ from surface_kernel import disk
 from surface_kernel.runs import worker_process
 from surface_kernel.runs.messages import Done, Loaded, Ready, StoredSums, Unit
 from surface_kernel.runs.worker_process import LOADING_SILENCE_S, SILENCE_S, WorkerProcess
-from surface_kernel.volumes.volume import write_lzw
+from surface_kernel.volumes.image_files import write_lzw
 
 
 @pytest.fixture
