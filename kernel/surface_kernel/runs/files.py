@@ -58,7 +58,7 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     units = [unit for path in paths if (unit := _unit(path, out, save))]
     run = FilesRun(units, out=out, save=save, dust_voxels=chosen.dust_voxels)
-    results: list[Result] = []
+    results: list[FileResult] = []
     if units:
         with Pipeline(LoadEngine(files=tuple(weights), settings=chosen), run, device=device) as pipeline:
             for result in pipeline.run():
@@ -98,14 +98,14 @@ def _unit(path: Path, out: Path, save: str) -> Unit | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class FileResult:
     """What came of a volume."""
 
     line: str
     saved: bool
 
 
-class FilesRun(UnitHandler[Result]):
+class FilesRun(UnitHandler[FileResult]):
     """Volumes that are predicted once, and once more where that may help, as a pipeline's handler."""
 
     def __init__(self, units: Sequence[Unit], *, out: Path, save: str, dust_voxels: int) -> None:
@@ -143,7 +143,7 @@ class FilesRun(UnitHandler[Result]):
         """Log what happened to a worker."""
         self.progress.log(line)
 
-    def finish(self, done: Done) -> Result:
+    def finish(self, done: Done) -> FileResult:
         """Turn what a worker left into the file that is wanted."""
         unit = done.unit
         raw = unit.mask or unit.sums
@@ -151,12 +151,12 @@ class FilesRun(UnitHandler[Result]):
         try:
             if done.error:
                 error = done.error if str(unit.path) in done.error else f"{unit.path}: {done.error}"
-                return Result(line=f"error: {error}", saved=False)
+                return FileResult(line=f"error: {error}", saved=False)
             content = self._save_mask(unit, raw) if unit.mask else self._save_logits(unit, raw)
         finally:
             raw.unlink(missing_ok=True)
         incidents = "".join(f"; {incident}" for incident in done.incidents)
-        return Result(line=f"{unit.case}  {done.seconds:.1f} s  {content}{incidents}", saved=True)
+        return FileResult(line=f"{unit.case}  {done.seconds:.1f} s  {content}{incidents}", saved=True)
 
     def _save_mask(self, unit: Unit, raw: Path) -> str:
         import numpy as np

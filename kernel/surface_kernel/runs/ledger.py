@@ -80,16 +80,16 @@ class Ledger:
 
     def load_records(self, images: Mapping[str, Path], stages: int) -> None:
         """Read what earlier starts have done of these images in as many stages, and remove what cannot be used."""
-        found: dict[str, dict[int, UnitRecord]] = {}
+        by_case: dict[str, dict[int, UnitRecord]] = {}
         for name in self._names() if self.conditions else ():  # or nobody knows how what is here was made
             case, stage, end = _parts(name)
             if end == "json" and stage is not None and case in images and stage < stages:
                 record = self._read_record(name)
                 if record and (record.case, record.stage) == (case, stage):
-                    found.setdefault(case, {})[stage] = record
+                    by_case.setdefault(case, {})[stage] = record
         with ThreadPoolExecutor(_HASHING) as pool:
-            digests = dict(zip(found, pool.map(lambda case: file_digest(images[case]), found), strict=True))
-        for case, by_stage in found.items():
+            digests = dict(zip(by_case, pool.map(lambda case: file_digest(images[case]), by_case), strict=True))
+        for case, by_stage in by_case.items():
             if changed := [record for record in by_stage.values() if record.image_sha256 != digests[case]]:
                 self.notes.append(f"{case}: image changed since stage {changed[0].stage} was predicted; starting over")
                 continue

@@ -98,7 +98,7 @@ class Pipeline(Generic[Finished]):
             load: returns the engine, in a worker.
             handler: has the units.
             device: without one every GPU gets a worker, or the CPU. Without an agreed one the first worker tests what
-                there is on the first volume, and the others take over what it found.
+                there is on the first volume, and the others run as it does.
             workers: at least.
             threads: of a worker, for torch; None: as many as there are cores.
         """
@@ -160,7 +160,7 @@ class Pipeline(Generic[Finished]):
             worker.set_device(replace(self._device, name=worker.device_name or self._device.name))
 
     def _hand_out(self) -> None:
-        """Give every worker what it may have, the least busy one first.
+        """Hand every worker what it may have, the least busy one first.
 
         Until the first worker is ready it alone is given units. One that still loads decodes meanwhile.
         """
@@ -200,7 +200,7 @@ class Pipeline(Generic[Finished]):
                     yield from self._replace_worker(worker, message.error)
 
     def _on_loaded(self, worker: WorkerProcess, gpus: int) -> None:
-        """Start a worker for each of several GPUs, where the first worker found them."""
+        """Start a worker for each of several GPUs, where the first worker sees them."""
         worker.loaded = True
         if worker is self._workers[0] and self._device_name is None and len(self._workers) < gpus:
             self._workers += [self._start(f"cuda:{number}") for number in range(len(self._workers), gpus)]

@@ -146,11 +146,11 @@ class SubmissionRun(UnitHandler[str]):
             volume.notes.append("its small components were kept: not enough memory")
         tiff, foreground = mask_bytes(mask), float(mask.mean())
         with self._lock:
-            self._put(volume, unit.stage, tiff, foreground)
+            self._put(volume, unit.stage, tiff=tiff, foreground=foreground)
         self._clock.learn(FINISH, unit.voxels, self._clock.elapsed_s - began_s)
         return volume.report(self.plan.stages).line()
 
-    def _put(self, volume: VolumeProgress, stage: int, tiff: bytes, foreground: float) -> None:
+    def _put(self, volume: VolumeProgress, stage: int, *, tiff: bytes, foreground: float) -> None:
         if stage < volume.written:  # a later stage overtook it
             self._ledger.forget(volume.case, stage, "mask")
             return

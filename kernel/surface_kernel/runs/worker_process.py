@@ -22,7 +22,7 @@ _PRELOADED = ["surface_kernel.inference.engine", "torch.fx.experimental.symbolic
 class WorkerProcess:
     """A process forked from a server that has imported torch and done nothing else, so that it starts in a moment.
 
-    loaded, ready: whether its engine is loaded, and runs on its device. device: what it was told to run on, if it was.
+    loaded, ready: whether its engine is loaded, and runs on its device. device: that it was sent, if any.
     units: that it has, the oldest first.
     """
 
@@ -49,7 +49,7 @@ class WorkerProcess:
         self._send(unit)
 
     def set_device(self, device: Device) -> None:
-        """Let it run on a device, unless it was told before."""
+        """Let it run on a device, unless it was sent one before."""
         if self.device is None:
             self.device = device
             self._send(device)
