@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,18 +34,22 @@ from surface_kernel.inference.settings import Settings  # noqa: E402
 from surface_kernel.inference.tiles import Grid  # noqa: E402
 from surface_kernel.networks import cost, network  # noqa: E402
 from surface_kernel.networks.architecture import Architecture  # noqa: E402
-from surface_kernel.networks.device import Device  # noqa: E402
-from surface_kernel.networks.placing import share_threads  # noqa: E402
+from surface_kernel.networks.device import Device, DeviceRequest  # noqa: E402
+from surface_kernel.networks.placing import share_threads, within_memory  # noqa: E402
 from surface_kernel.networks.weights import Metadata  # noqa: E402
-from surface_kernel.postprocess.drop_small_components import drop_small_components  # noqa: E402
-from surface_kernel.runs.pipeline import Pipeline  # noqa: E402
-from surface_kernel.runs.worker import Done, Ready, Unit  # noqa: E402
+from surface_kernel.postprocess.mask import finish_mask  # noqa: E402
+from surface_kernel.postprocess.mask_settings import MaskSettings  # noqa: E402
+from surface_kernel.runs.messages import Done, Ready, Unit  # noqa: E402
+from surface_kernel.runs.pipeline import Pipeline, UnitHandler  # noqa: E402
 from surface_kernel.volumes import volume  # noqa: E402
+from surface_kernel.volumes.image_files import write_lzw  # noqa: E402
 from surface_kernel.volumes.intensity import Intensity  # noqa: E402
+from surface_kernel.volumes.mask_files import write_mask  # noqa: E402
 
-SIDE, TILE, THREADS, DUST = 320, 128, 2, 1000
+SIDE, TILE, THREADS = 320, 128, 2
+MASK = MaskSettings().with_threshold(0.73)
 TURNS, SLEEP_S, BATCH, VOLUMES = 3, 0.03, 4, 24
-TOLD = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)
+METADATA = Metadata(architecture=Architecture(), intensity=Intensity(), tile_zyx=(TILE,) * 3, overlap=0.5)
 
 
 class Sleeping(nn.Module):
@@ -67,10 +72,10 @@ class Load:
         """Make it."""
         return Engine(
             [made(self.kind)],
-            [TOLD],
-            Settings(threshold=0.73, dust_voxels=DUST),
-            device(self.planned),
-            cost.Cost(1, 1, 1),
+            [METADATA],
+            settings=Settings(mask=MASK),
+            device=device(self.planned),
+            cost=cost.Cost(flop=1, activation_bytes=1, elements=1),
         )
 
 
@@ -84,7 +89,7 @@ def made(kind: str) -> nn.Module:
 def device(planned: bool, batch: int = 1) -> Device:
     """Return the device that everything here runs on."""
     plain = Device(name="cpu", dtype="float32", batch=batch, threads=THREADS, layout="contiguous")
-    return plain.within(cost.of(made("unet"), (TILE,) * 3)) if planned else plain
+    return within_memory(plain, cost.of(made("unet"), (TILE,) * 3)) if planned else plain
 
 
 def volumes(folder: Path, count: int, side: int = SIDE) -> list[Unit]:
@@ -96,25 +101,51 @@ def volumes(folder: Path, count: int, side: int = SIDE) -> list[Unit]:
         wave = np.sin(2 * np.pi * (x + 12 * np.sin(y / 40 + number) + 8 * np.cos(z / 50)) / 24)
         grey = (90 + 70 * (wave > 0.9) + rng.normal(0, 12, wave.shape)).clip(1, 255).astype(np.uint8)
         path = folder / f"{side}_{number}.tif"
-        volume.write_lzw(path, grey)
-        units.append(Unit(path.stem, path, grey.shape, mask=folder / f"{path.stem}.raw"))
+        write_lzw(path, grey)
+        units.append(Unit(case=path.stem, path=path, shape_zyx=grey.shape, mask=folder / f"{path.stem}.raw"))
     return units
 
 
-def finish(done: Done) -> Done:
-    """Do what the kernel does with a mask that a worker left."""
-    assert not done.error, done.error
-    mask = np.fromfile(done.unit.mask, np.uint8).reshape(done.unit.shape_zyx)
-    done.unit.mask.unlink()
-    drop_small_components(mask, DUST, connectivity=26)
-    volume.write_mask(done.unit.path.with_suffix(".mask.tif"), mask)
-    return done
+class Volumes(UnitHandler[Done]):
+    """Hands out units, and does what the kernel does with a mask that a worker left."""
+
+    def __init__(self) -> None:
+        self.left: deque[Unit] = deque()
+
+    def next_unit(self, queued: Sequence[Unit]) -> Unit | None:
+        """Hand out the next one."""
+        return self.left.popleft() if self.left else None
+
+    def on_done(self, done: Done) -> bool:
+        """Let every unit be finished."""
+        return True
+
+    def finish(self, done: Done) -> Done:
+        """Drop small components, write the TIFF."""
+        assert not done.error, done.error
+        mask = np.fromfile(done.unit.mask, np.uint8).reshape(done.unit.shape_zyx)
+        done.unit.mask.unlink()
+        finish_mask(mask, None, MASK)
+        write_mask(done.unit.path.with_suffix(".mask.tif"), mask)
+        return done
+
+    def may_continue(self) -> bool:
+        """Go on for as long as it takes."""
+        return True
 
 
-def through(pipeline: Pipeline, units: list[Unit]) -> float:
-    """Send volumes through a pipeline; give the seconds it took."""
-    left, began_s = deque(units), time.perf_counter()
-    assert len(list(pipeline.run(lambda before: left.popleft() if left else None, finish))) == len(units)
+def pipeline_of(load: Load, chosen: Device, workers: int = 1) -> tuple[Pipeline[Done], Volumes]:
+    """Start a pipeline on the CPU, and return it with what hands out its units."""
+    handler = Volumes()
+    request = DeviceRequest(name="cpu", agreed=chosen)
+    return Pipeline(load, handler, device=request, workers=workers), handler
+
+
+def through(pipeline: Pipeline[Done], handler: Volumes, units: list[Unit]) -> float:
+    """Send volumes through a pipeline; return the seconds it took."""
+    began_s = time.perf_counter()
+    handler.left.extend(units)
+    assert len(list(pipeline.run())) == len(units)
     return time.perf_counter() - began_s
 
 
@@ -144,8 +175,8 @@ def through_monai(module: nn.Module, grid: Grid, unit: Unit) -> float:
             torch.from_numpy(standard)[None, None], grid.tile_zyx, 1, module, overlap, mode="gaussian"
         )
     mask = (made_[0, 0].numpy() > 0).view(np.uint8)
-    drop_small_components(mask, DUST, connectivity=26)
-    volume.write_mask(unit.path.with_suffix(".monai.tif"), mask)
+    finish_mask(mask, None, MASK)
+    write_mask(unit.path.with_suffix(".monai.tif"), mask)
     return time.perf_counter() - began_s
 
 
@@ -157,12 +188,13 @@ def beside_the_network(folder: Path) -> None:
     module = made("unet")
     found: dict[str, list[float]] = {"kernel": [], "network": [], "MONAI": []}
     share_threads(chosen)
-    with Pipeline(Load("unet", True), "cpu", device=chosen.to_mapping()) as pipeline:
-        through(pipeline, [warm])
+    pipeline, handler = pipeline_of(Load("unet", True), chosen)
+    with pipeline:
+        through(pipeline, handler, [warm])
         network_alone(module, Grid((64,) * 3, (64,) * 3, 0.0))
         for unit in units:
             found["network"].append(network_alone(module, grid))
-            found["kernel"].append(through(pipeline, [unit]))
+            found["kernel"].append(through(pipeline, handler, [unit]))
             found["MONAI"].append(through_monai(module, grid, unit))
     print(f"# {TURNS} volumes of {SIDE}³, disk to mask on disk, Unet/resnet18 in float32, {THREADS} threads\n")
     print(f"{grid.tiles} tiles of {grid.tile_zyx}, one at a time, each voxel computed {grid.redundancy:.2f} times.\n")
@@ -173,20 +205,30 @@ def beside_the_network(folder: Path) -> None:
 
 def tiles_of(chosen: Device) -> Grid:
     """Plan a volume's tiles as the engine does."""
-    told = Ready(chosen.to_mapping(), "", (), 0, 0, 1, 1, 1, TOLD.tile_zyx, TOLD.overlap, 0.5)
-    return told.grid((SIDE,) * 3)
+    ready = Ready(
+        device=chosen,
+        trials=(),
+        tile_s=0,
+        flop=0,
+        members=1,
+        stages=1,
+        passes=1,
+        trained_zyx=METADATA.tile_zyx,
+        overlap=METADATA.overlap,
+    )
+    return ready.grid((SIDE,) * 3)
 
 
 def beside_an_accelerator(folder: Path) -> None:
     """Measure the share of time in which a sleeping network is idle."""
     units, wall_s = volumes(folder, VOLUMES), {}
     for workers in (1, 2):
-        loaded = Load("sleep", False), "cpu", workers
-        with Pipeline(*loaded, device=device(False, BATCH).to_mapping()) as pipeline:
+        pipeline, handler = pipeline_of(Load("sleep", False), device(False, BATCH), workers)
+        with pipeline:
             while not all(worker.loaded for worker in pipeline._workers):
                 list(pipeline._receive(0.1))
-            through(pipeline, volumes(folder, workers, 64))
-            wall_s[workers] = through(pipeline, units)
+            through(pipeline, handler, volumes(folder, workers, 64))
+            wall_s[workers] = through(pipeline, handler, units)
     tiles = Grid((SIDE,) * 3, (TILE,) * 3, 0.5).tiles
     print(f"# A network that sleeps {SLEEP_S * 1e3:.0f} ms per tile, {VOLUMES} volumes of {SIDE}³ of {tiles} tiles\n")
     print("| workers | wall, s | idle |\n|---|---|---|")
@@ -202,11 +244,12 @@ def outside(folder: Path) -> None:
     print("| tiles | CPU-seconds | wall, s |\n|---|---|---|")
     for planned in (True, False):
         grid = tiles_of(device(planned))
-        with Pipeline(Load("identity", planned), "cpu", device=device(planned).to_mapping()) as pipeline:
-            through(pipeline, units[:2])
+        pipeline, handler = pipeline_of(Load("identity", planned), device(planned))
+        with pipeline:
+            through(pipeline, handler, units[:2])
             process = pipeline._workers[0].process.pid
             begun = time.process_time() + cpu_seconds(process)
-            wall_s = through(pipeline, units)
+            wall_s = through(pipeline, handler, units)
             used = time.process_time() + cpu_seconds(process) - begun
         print(f"| {grid.tiles} of {grid.tile_zyx} | {used / len(units):.2f} | {wall_s / len(units):.2f} |")
 

@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import scipy  # noqa: E402
 
-from surface_kernel.volumes.volume import write_lzw  # noqa: E402
+from surface_kernel.volumes.image_files import write_lzw  # noqa: E402
 from surface_phantom import LOOKS, make_volume  # noqa: E402
 from surface_train.data.cases import Case  # noqa: E402
 from surface_train.data.patches import Sampler  # noqa: E402

@@ -10,6 +10,7 @@ same run on a volume of one tile with the small network.
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +27,14 @@ from surface_kernel.inference.settings import Settings  # noqa: E402
 from surface_kernel.inference.tiles import Grid  # noqa: E402
 from surface_kernel.networks import cost, network  # noqa: E402
 from surface_kernel.networks.architecture import Architecture  # noqa: E402
-from surface_kernel.networks.device import Device  # noqa: E402
+from surface_kernel.networks.device import Device, DeviceRequest  # noqa: E402
 from surface_kernel.networks.weights import Metadata  # noqa: E402
-from surface_kernel.runs.pipeline import Pipeline  # noqa: E402
-from surface_kernel.runs.worker import Done, Unit  # noqa: E402
+from surface_kernel.runs.messages import Done, Unit  # noqa: E402
+from surface_kernel.runs.pipeline import Pipeline, UnitHandler  # noqa: E402
 from surface_kernel.volumes.intensity import Intensity  # noqa: E402
 
 TILE, ACROSS, DEPTHS = 128, 320, (320, 640, 1280)
-TOLD = Metadata(Architecture(), Intensity(), (TILE,) * 3, overlap=0.5)
+METADATA = Metadata(architecture=Architecture(), intensity=Intensity(), tile_zyx=(TILE,) * 3, overlap=0.5)
 
 
 def made(kind: str) -> nn.Module:
@@ -52,29 +53,57 @@ class Load:
     def __call__(self, device_name: str | None, threads: int | None) -> Engine:
         """Make it."""
         chosen = Device(name="cpu", dtype="float32", batch=1, threads=2, layout="contiguous")
-        return Engine([made(self.kind)], [TOLD], settings=Settings(), device=chosen, cost=cost.Cost(1, 1, 1))
+        return Engine(
+            [made(self.kind)],
+            [METADATA],
+            settings=Settings(),
+            device=chosen,
+            cost=cost.Cost(flop=1, activation_bytes=1, elements=1),
+        )
+
+
+class OneVolume(UnitHandler[None]):
+    """Hands out one unit, and asks for its worker's peak when it is done."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.left = [unit]
+        self.worker = 0
+        self.peak_gb = 0.0
+
+    def next_unit(self, queued: Sequence[Unit]) -> Unit | None:
+        """Hand it out."""
+        return self.left.pop() if self.left else None
+
+    def on_done(self, done: Done) -> bool:
+        """Let it be finished."""
+        return True
+
+    def finish(self, done: Done) -> None:
+        """Measure the worker."""
+        assert not done.error, done.error
+        self.peak_gb = peak_gb(self.worker)
+
+    def may_continue(self) -> bool:
+        """Go on for as long as it takes."""
+        return True
 
 
 def one(kind: str, depth: int, across: int) -> float:
-    """Predict a volume; give the worker's peak in GB."""
+    """Predict a volume; return the worker's peak in GB."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volume.npy"
         grey = np.lib.format.open_memmap(path, "w+", np.uint8, (depth, across, across))
         for z in range(depth):
             grey[z] = np.random.default_rng(z).integers(1, 256, (across, across), np.uint8)
         grey.flush()
-        unit = Unit("volume", path, grey.shape, sums=Path(folder) / "sums.raw")
-        peaks = []
-
-        def finish(done: Done) -> None:
-            assert not done.error, done.error
-            peaks.append(peak_gb(pipeline._workers[0].process.pid or 0))
-
-        chosen = Device(name="cpu", dtype="float32", batch=1, threads=2, layout="contiguous").to_mapping()
-        with Pipeline(Load(kind), "cpu", device=chosen) as pipeline:
-            left = [unit]
-            list(pipeline.run(lambda before: left.pop() if left else None, finish))
-    return peaks[0]
+        handler = OneVolume(
+            Unit(case="volume", path=path, shape_zyx=grey.shape, sums=Path(folder) / "sums.raw"),
+        )
+        chosen = Device(name="cpu", dtype="float32", batch=1, threads=2, layout="contiguous")
+        with Pipeline(Load(kind), handler, device=DeviceRequest(name="cpu", agreed=chosen)) as pipeline:
+            handler.worker = pipeline._workers[0].process.pid or 0
+            list(pipeline.run())
+    return handler.peak_gb
 
 
 def peak_gb(process: int) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
-from surface_kernel.volumes.volume import write_lzw  # noqa: E402
+from surface_kernel.volumes.image_files import write_lzw  # noqa: E402
 from surface_phantom import LOOKS, make_volume  # noqa: E402
 from surface_phantom.hardness import measure  # noqa: E402
 

@@ -17,8 +17,8 @@ sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
 from surface_kernel.inference import settings  # noqa: E402
 from surface_kernel.inference.engine import Engine  # noqa: E402
-from surface_kernel.networks.placing import choose  # noqa: E402
-from surface_kernel.postprocess.drop_small_components import drop_small_components  # noqa: E402
+from surface_kernel.networks.placing import choose, within_memory  # noqa: E402
+from surface_kernel.postprocess.mask import finish_mask  # noqa: E402
 from surface_kernel.volumes import volume  # noqa: E402
 from surface_score import score_case  # noqa: E402
 
@@ -28,7 +28,8 @@ TURNS = 3
 def main() -> None:
     """Measure, print."""
     demo = Path(sys.argv[1] if sys.argv[1:] else ROOT / "demo")
-    asked = settings.from_json(demo / "bundle" / "settings.json")
+    path = demo / "bundle" / "settings.json"
+    asked = settings.from_json(path.read_bytes(), str(path))
     plain = replace(choose("cpu"), dtype="float32", batch=1)
     print("# The demo's test volumes in the plan of least work and in the naive one\n")
     print("| volume | plan | tiles | computed | seconds | score | surface Dice | Dice |")
@@ -36,7 +37,7 @@ def main() -> None:
     seconds: dict[str, float] = {"least work": 0.0, "naive": 0.0}
     scores: dict[str, list[float]] = {name: [] for name in seconds}
     with Engine.load([demo / "run" / "weights.safetensors"], asked, device=plain) as engine:
-        planned = plain.within(engine.cost)
+        planned = within_memory(plain, engine.cost)
         for path in sorted((demo / "data" / "competition" / "test_images").glob("*.tif")):
             grey, label = volume.read(path), volume.read(demo / "data" / "test_labels" / path.name)
             laps: dict[str, list[float]] = {name: [] for name in seconds}
@@ -44,11 +45,11 @@ def main() -> None:
             for _ in range(TURNS):
                 for name, device in (("least work", planned), ("naive", plain)):
                     engine.take(device)
-                    mask = np.empty(grey.shape, np.uint8)
+                    mask, scanned = np.empty(grey.shape, np.uint8), engine.scanned(grey)
                     began_s = time.perf_counter()
-                    engine.predict(grey, mask=mask)
+                    engine.predict(grey, mask=mask, scanned=scanned)
                     laps[name].append(time.perf_counter() - began_s)
-                    drop_small_components(mask, asked.dust_voxels, connectivity=26)
+                    finish_mask(mask, scanned, asked.mask)
                     masks[name] = mask, engine.grid(grey.shape)
             for name, (mask, grid) in masks.items():
                 score = score_case(mask, label)

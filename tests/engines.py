@@ -23,7 +23,9 @@ from surface_kernel.networks.device import Device
 from surface_kernel.networks.weights import Metadata
 from surface_kernel.volumes.intensity import Intensity
 
-TOLD = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), (32, 32, 32), overlap=0.25)
+METADATA = Metadata(
+    architecture=Architecture("Linknet", "efficientnet-b0"), intensity=Intensity(), tile_zyx=(32, 32, 32), overlap=0.25
+)
 DUSTY = Settings(mask=mask_settings(threshold=0.5))
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1, layout="contiguous")
 
@@ -83,7 +85,13 @@ class LoadSlanted:
     settings: Settings
 
     def __call__(self, device_name, threads):
-        return Engine([Slanted()], [TOLD], settings=self.settings, device=CPU, cost=Cost(1, 1, 1))
+        return Engine(
+            [Slanted()],
+            [METADATA],
+            settings=self.settings,
+            device=CPU,
+            cost=Cost(flop=1, activation_bytes=1, elements=1),
+        )
 
 
 class Sleeping(nn.Module):
@@ -113,7 +121,13 @@ class LoadMarked:
             raise ValueError("the weights\nare bad")
         if self.deed == "die at once":
             _die()
-        return Engine([Marked(self.deed)], [TOLD], settings=self.settings, device=CPU, cost=Cost(1, 1, 1))
+        return Engine(
+            [Marked(self.deed)],
+            [METADATA],
+            settings=self.settings,
+            device=CPU,
+            cost=Cost(flop=1, activation_bytes=1, elements=1),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +166,13 @@ class LoadOnBrokenDisk:
             return change()
 
         broken.change = counted
-        return Engine([Marked("nothing")], [TOLD], settings=self.settings, device=CPU, cost=Cost(1, 1, 1))
+        return Engine(
+            [Marked("nothing")],
+            [METADATA],
+            settings=self.settings,
+            device=CPU,
+            cost=Cost(flop=1, activation_bytes=1, elements=1),
+        )
 
 
 class Short(nn.Module):
@@ -184,5 +204,9 @@ class LoadShort:
 
     def __call__(self, device_name, threads):
         return Engine(
-            [Short(nn.Identity(), self.nth, self.more)], [TOLD], settings=self.settings, device=CPU, cost=Cost(1, 1, 1)
+            [Short(nn.Identity(), self.nth, self.more)],
+            [METADATA],
+            settings=self.settings,
+            device=CPU,
+            cost=Cost(flop=1, activation_bytes=1, elements=1),
         )

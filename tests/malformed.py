@@ -16,7 +16,10 @@ import tifffile
 from PIL import Image
 from scenes import noise
 
-from surface_kernel.volumes.volume import VolumeError, mask_bytes, open_volume, read_header, write_lzw
+from surface_kernel.volumes.header import VolumeError, read_header
+from surface_kernel.volumes.image_files import write_lzw
+from surface_kernel.volumes.mask_files import mask_bytes
+from surface_kernel.volumes.volume import open_volume
 
 WHOLE = noise((6, 30, 25)) // 9
 WHOLE_NUMBERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]

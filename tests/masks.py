@@ -1,6 +1,6 @@
 """Settings of masks as tests want them."""
 
-from surface_kernel.postprocess.mask import MaskSettings
+from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.postprocess.steps import DropSmallComponents, Threshold
 
 

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tifffile
+from PIL import Image, ImageSequence
 
-from surface_kernel.volumes.volume import write_lzw
+from surface_kernel.volumes.image_files import write_lzw
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,6 +64,18 @@ def list_bundle(folder, weights):
     manifest = {"format": "surface-bundle/1", "weights": weights, "settings": "settings.json", "files": files}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def as_the_scorer_reads(path):
+    """Reads a TIFF's pages with Pillow, as the competition's scorer does."""
+    with Image.open(path) as image:
+        return np.stack([np.asarray(page) for page in ImageSequence.Iterator(image)])
+
+
+def as_tifffile_reads(path):
+    """Reads a TIFF's pages with tifffile."""
+    with tifffile.TiffFile(path) as tiff:
+        return np.stack([page.asarray() for page in tiff.pages])
 
 
 def names_in(folder):

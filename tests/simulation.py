@@ -1,5 +1,5 @@
-"""Runs in simulated time: the engine's own plan, clock, ledger and submission, with workers that take what they are
-told to take. A day passes in a second.
+"""Runs in simulated time: the engine's own plan, clock, ledger and submission, with workers that take as
+long as they are meant to. A day passes in a second.
 """
 
 from collections import deque
@@ -10,11 +10,12 @@ from unittest import mock
 import numpy as np
 from engines import CPU
 
-from surface_kernel import __main__ as story
-from surface_kernel.runs import pipeline, run, worker
+from surface_kernel import disk
+from surface_kernel.runs import competition, messages, submission_run
 from surface_kernel.runs.clock import Clock
+from surface_kernel.runs.messages import Done, Ready
+from surface_kernel.runs.records import UnitRecord
 from surface_kernel.runs.submission import Submission
-from surface_kernel.runs.worker import Done, Ready
 
 STEP_S = 0.25
 
@@ -38,9 +39,9 @@ class Time:
 class Workers:
     """Stands in for `Pipeline`: as many workers as are wanted, in simulated time."""
 
-    def __init__(self, time, count, load, named, workers, threads, device, on_ready, on_tiles, on_trouble):
-        self.time, self.workers, self.passes = time, count, [len(s) for s in load.settings.stages(len(load.files))]
-        self.on_ready, self.given_up = on_ready, False
+    def __init__(self, time, workers, load, handler, *, device):
+        self.time, self.workers, self.passes = time, workers, [len(s) for s in load.settings.stages(len(load.files))]
+        self.handler, self.given_up = handler, False
 
     def __enter__(self):
         return self
@@ -48,18 +49,19 @@ class Workers:
     def __exit__(self, *_):
         pass
 
-    def run(self, take, finish, received, go_on):
-        time = self.time
+    def run(self):
+        time, handler = self.time, self.handler
+        handler.on_workers(self.workers)
         queues = [deque() for _ in range(self.workers)]
         left = [0.0] * self.workers
         ready_s = time.now_s + time.load_s
-        while go_on():
+        while handler.may_continue():
             if ready_s is not None and time.now_s >= ready_s:
-                self.on_ready(self._ready())
+                handler.on_ready(self._ready())
                 ready_s = None
             for queue in queues:
-                while len(queue) < pipeline.UNITS_AHEAD:
-                    unit = take(tuple(queue))
+                while len(queue) < messages.UNITS_AHEAD:
+                    unit = handler.next_unit(tuple(queue))
                     if unit is None:
                         break
                     queue.append(unit)
@@ -74,28 +76,45 @@ class Workers:
                     if left[number] >= work:
                         left[number] -= work
                         took_s = work * time.unit_s(time.now_s)
-                        if received(self._done(queue.popleft(), took_s)):
-                            yield finish(self._last)
+                        done = self._done(queue.popleft(), took_s)
+                        if handler.on_done(done):
+                            yield handler.finish(done)
 
     def _ready(self):
-        described = CPU.to_mapping(), "simulated", (), 0.0, 1.0
-        return Ready(*described, 1, len(self.passes), sum(self.passes), (32, 32, 32), 0.0, 0.5)
+        return Ready(
+            device=CPU,
+            trials=(),
+            tile_s=0.0,
+            flop=1.0,
+            members=1,
+            stages=len(self.passes),
+            passes=sum(self.passes),
+            trained_zyx=(32, 32, 32),
+            overlap=0.0,
+        )
 
     def _done(self, unit, took_s):
         """Leaves what a worker leaves."""
         unit.mask.write_bytes(np.full(unit.shape_zyx, unit.stages[0] % 2, np.uint8).tobytes())
         if unit.sums:
             unit.sums.write_bytes(bytes(4 * unit.voxels))
-        self._last = Done(unit, took_s, 0.1, (), "", False, "0" * 64, 7 if unit.sums else None, took_s)
-        worker._put_on_record(unit.record, self._last)
+        done = Done(
+            unit=unit,
+            seconds=took_s,
+            variance=0.1,
+            image_sha256="0" * 64,
+            sums_crc32=7 if unit.sums else None,
+            took_s=took_s,
+        )
+        disk.put(unit.record, UnitRecord.of(done).to_bytes())
         self.time.ended.append((self.time.now_s, unit.case, unit.stages[0]))
-        return self._last
+        return done
 
 
 @contextmanager
 def simulated(time, workers=1):
     """Lets the engine run in this time."""
-    mask_bytes, write = run.mask_bytes, Submission.write
+    mask_bytes, write = submission_run.mask_bytes, Submission.write
 
     def slow_mask_bytes(mask):
         time.now_s += time.finish_s * mask.size
@@ -107,9 +126,9 @@ def simulated(time, workers=1):
         time.writes.append(time.now_s)
 
     with (
-        mock.patch.object(story, "Clock", lambda budget_s: Clock(budget_s, time)),
-        mock.patch.object(story, "Pipeline", partial(Workers, time, workers)),
-        mock.patch.object(run, "mask_bytes", slow_mask_bytes),
+        mock.patch.object(competition, "Clock", lambda budget_s: Clock(budget_s, time)),
+        mock.patch.object(competition, "Pipeline", partial(Workers, time, workers)),
+        mock.patch.object(submission_run, "mask_bytes", slow_mask_bytes),
         mock.patch.object(Submission, "write", slow_write),
     ):
         yield

@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 from scenes import write_bundle, write_competition
 from torch import nn
 
-from surface_kernel import __main__ as story
+from surface_kernel.__main__ import main
 from surface_kernel.networks import network, weights
 from surface_kernel.networks.architecture import Architecture
 from surface_kernel.networks.weights import Metadata
@@ -33,47 +33,59 @@ def write_weights(path, seed=0):
     with torch.inference_mode():
         last.bias -= module(torch.from_numpy(Intensity().table(sample)[sample])[:, None]).median()
         last.weight *= 100
-    weights.save(path, module.state_dict(), Metadata(TINY, Intensity(), (32, 32, 32), overlap=0.25))
+    weights.save(
+        path,
+        module.state_dict(),
+        Metadata(architecture=TINY, intensity=Intensity(), tile_zyx=(32, 32, 32), overlap=0.25),
+    )
     return path
+
+
+def zipped(zip_path):
+    """Reads every mask as the scorer does, beside its bytes, by its name in the zip."""
+    found = {}
+    with zipfile.ZipFile(zip_path) as archive:
+        for name in archive.namelist():
+            content = archive.read(name)
+            with Image.open(io.BytesIO(content)) as image:
+                found[name] = np.stack([np.asarray(page) for page in ImageSequence.Iterator(image)]), content
+    return found
 
 
 def masks_in(zip_path):
     """Reads every mask as the scorer does, by id."""
-    found = {}
-    with zipfile.ZipFile(zip_path) as archive:
-        for name in archive.namelist():
-            with Image.open(io.BytesIO(archive.read(name))) as image:
-                found[Path(name).stem] = np.stack([np.asarray(page) for page in ImageSequence.Iterator(image)])
-    return found
+    return {Path(name).stem: mask for name, (mask, _) in zipped(zip_path).items()}
 
 
 @dataclass
 class World:
-    """Folders of a run, and a device that is told, so that no start-up test is made."""
+    """Folders of a run, and an earlier run's report with a device, so that no start-up test is made."""
 
     bundle: Path
     competition: Path
     out: Path
     scratch: Path
-    told: Path
+    earlier: Path
 
     @classmethod
     def make(cls, folder, images, files, **settings):
         """Writes a competition of these images and a bundle of these weights."""
         folder.mkdir(parents=True, exist_ok=True)
-        told = folder / "run_report.json"
-        told.write_text(json.dumps({"how": {"device": CPU.to_mapping()}}))
+        earlier = folder / "run_report.json"
+        earlier.write_text(json.dumps({"how": {"device": CPU.to_mapping()}}))
         bundle = write_bundle(folder / "bundle", files, **{"dust_voxels": 0, **settings})
-        return cls(bundle, write_competition(folder / "competition", images), folder / "out", folder / "scratch", told)
+        return cls(
+            bundle, write_competition(folder / "competition", images), folder / "out", folder / "scratch", earlier
+        )
 
     def words(self):
         """Gives the engine's command line."""
         places = {"bundle": self.bundle, "competition": self.competition, "out": self.out, "scratch": self.scratch}
-        return [word for name, path in {**places, "device": self.told}.items() for word in (f"--{name}", str(path))]
+        return [word for name, path in {**places, "device": self.earlier}.items() for word in (f"--{name}", str(path))]
 
     def run(self, *words):
         """Runs the engine here; gives its exit code."""
-        return story.main([*self.words(), *map(str, words)])
+        return main([*self.words(), *map(str, words)])
 
     @property
     def zip(self):

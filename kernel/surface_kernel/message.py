@@ -1,10 +1,10 @@
-"""How an error tells of a value out of a stranger's file: short, printable and on one line, whatever the value is."""
+"""How an error quotes a value out of a stranger's file: short, printable and on one line, whatever the value is."""
 
 LENGTH = 120
 
 
 def shown(value: object) -> str:
-    """Give a value as Python writes it, cut to LENGTH; only its kind where even that fails."""
+    """Return a value as Python writes it, cut to LENGTH; only its kind where even that fails."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of too many digits, a list too deep
@@ -13,5 +13,10 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Give a text with escapes for what a terminal or a log would trip over."""
+    """Return a text with escapes for what a terminal or a log would trip over."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's kind and message on one line: libraries' messages may have several."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

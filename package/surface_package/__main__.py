@@ -8,7 +8,7 @@ from pathlib import Path
 
 from surface_kernel.inference.settings import SettingsError
 from surface_kernel.networks.weights import WeightsError
-from surface_kernel.volumes.volume import VolumeError
+from surface_kernel.volumes.header import VolumeError
 from surface_package import paperwork
 from surface_package.build import bundle, manifest
 from surface_package.build.bundle import BundleError
@@ -94,7 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--weights", type=Path, nargs="+", required=True, metavar="FILE", help="the members, in order, or their runs"
     )
-    build.add_argument("--settings", "--config", type=Path, metavar="FILE.toml", help="views, threshold, dust")
+    build.add_argument(
+        "--settings",
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="views and post-processing; default: the kernel's",
+    )
     build.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="the folder to make")
     build.add_argument("--wheels", type=Path, metavar="DIR", help="where pinned wheels lie or are fetched to")
     build.add_argument("--offline", action="store_true", help="fail rather than fetch a wheel")

@@ -25,7 +25,7 @@ FAILED = set()
 class Tally:
     """Counts what was tried of every row, and the worst figure that was seen.
 
-    A test calls it after its assertions: what is counted has held. A row of a test that fails is not told of.
+    A test calls it after its assertions: what is counted has held. A row of a test that fails is left out.
     """
 
     def __init__(self):

@@ -1,19 +1,23 @@
-"""Mutants of what a ledger holds: whatever lies in its folder, a start goes on with what is sound, or begins anew."""
+"""Mutants of what a ledger holds: whatever lies in its folder, a start resumes what is sound, or starts over."""
 
 import hashlib
 import json
 
 import pytest
+from engines import CPU
 from fuzzing import fuzz
 
-from surface_kernel.runs.ledger import Kept, Ledger, LedgerError, Record
+from surface_kernel.runs.ledger import Ledger
+from surface_kernel.runs.records import KeptMask, RecordError, RunConditions, UnitRecord
 
 OF = {"weights": ["w"], "settings": "s"}
-HOW = {"device": {"name": "cpu", "batch": 2}}
+HOW = RunConditions(device=CPU)
 IMAGE = b"an image"
 DIGEST = hashlib.sha256(IMAGE).hexdigest()
-RECORD = Record("a", 0, DIGEST, 7, 1.5, 0.25, ("one",)).to_bytes()
-KEPT = Kept(0, hashlib.sha256(b"mask").hexdigest(), 0.5).to_bytes()
+RECORD = UnitRecord(
+    case="a", stage=0, image_sha256=DIGEST, sums_crc32=7, seconds=1.5, variance=0.25, incidents=("one",)
+).to_bytes()
+KEPT = KeptMask(stage=0, sha256=hashlib.sha256(b"mask").hexdigest(), foreground=0.5).to_bytes()
 VALUES = [None, True, -1, 0, 1, 1.5, 1e400, 10**30, "", "a", "\0", [], {}, [[]], {"name": 1}, "0" * 64, DIGEST]
 
 
@@ -42,32 +46,32 @@ def mutant(dice, content):
     return bytes(changed)
 
 
-@pytest.mark.parametrize(("kind", "content"), [(Record, RECORD), (Kept, KEPT)])
+@pytest.mark.parametrize(("kind", "content"), [(UnitRecord, RECORD), (KeptMask, KEPT)])
 def test_a_mutant_is_read_or_refused(kind, content, long, tally):
     read, refused = [], []
 
     def check(dice):
         try:
             read.append(kind.from_bytes(mutant(dice, content)))
-        except LedgerError as error:
+        except RecordError as error:
             refused.append(str(error))
 
     executions = fuzz(long, check, 80)
     assert len(read) + len(refused) == executions
-    assert all("wanted" in message for message in refused)
+    assert all("expected" in message for message in refused)
     assert read
     assert all(kind.from_bytes(each.to_bytes()) == each for each in read[:1000])
     tally("parsers fuzzed: ledger", executions)
 
 
-def test_a_mutant_of_a_whole_ledger_is_gone_on_with_or_begun_anew(tmp_path, long, tally):
+def test_a_mutant_of_a_whole_ledger_is_resumed_or_starts_from_scratch(tmp_path, long, tally):
     (tmp_path / "a.tif").write_bytes(IMAGE)
     folder = tmp_path / "ledger"
     with Ledger(folder, OF) as book:
-        book.agree(HOW)
+        book.set_conditions(HOW)
     run = (folder / "run.json").read_bytes()
     names = {"run.json": run, "a.0.json": RECORD, "a.kept.json": KEPT, "a.0.tif": b"mask", "a.0.mask": b"raw"}
-    went_on = []
+    resumed = []
 
     def check(dice):
         for name, content in names.items():
@@ -77,11 +81,11 @@ def test_a_mutant_of_a_whole_ledger_is_gone_on_with_or_begun_anew(tmp_path, long
         if dice.random() < 0.2:
             (folder / dice.choice(list(names))).unlink()
         with Ledger(folder, OF) as book:
-            book.take_over({"a": tmp_path / "a.tif"}, 1)
-            went_on.append(len(book.records))
+            book.load_records({"a": tmp_path / "a.tif"}, 1)
+            resumed.append(len(book.records))
             for kept, tiff in book.kept.values():
                 assert hashlib.sha256(tiff).hexdigest() == kept.sha256
 
     executions = fuzz(long, check, 4)
-    assert 0 < sum(went_on) < executions
+    assert 0 < sum(resumed) < executions
     tally("parsers fuzzed: ledger", executions)

@@ -11,7 +11,8 @@ from fuzzing import fuzz
 from malformed import grey_page, tiff_bytes, whole_files
 
 from surface_kernel.volumes import tiff
-from surface_kernel.volumes.volume import MOST_RATIO, VolumeError, read_header
+from surface_kernel.volumes.header import MAX_RATIO, VolumeError, read_header
+from surface_kernel.volumes.tiff_page import TiffError
 
 EXTREMES = [0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 TAGS = [254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 317, 324, 325, 339, 32997]
@@ -73,7 +74,7 @@ def tried(content):
 
     try:
         pages = tiff.parse(read, len(content))
-    except tiff.TiffError as error:
+    except TiffError as error:
         return sum(asked), 0, str(error)
     for page in pages:
         assert page.width > 0
@@ -88,7 +89,7 @@ def test_nothing_but_pages_or_the_named_error_comes_out(long, tally):
     def check(dice):
         content = mutant(dice)
         asked_bytes, pages, error = tried(content)
-        assert error is None or re.fullmatch("found .*, wanted .*", error)  # one line
+        assert error is None or re.fullmatch("expected .*, got .*", error)  # one line
         assert asked_bytes <= 4096 * (2 + len(content) // 6)  # a block for every directory and list that fits in
         read.append(pages > 0)
 
@@ -117,14 +118,14 @@ def test_headers_are_judged_whatever_they_declare(tmp_path, long, tally):
         try:
             header = read_header(path)
         except VolumeError as error:
-            found, shape_zyx = str(error), error.shape_zyx
+            message, shape_zyx = str(error), error.shape_zyx
         else:
-            found, shape_zyx = f"{path}: found a header, wanted it", header.shape_zyx
+            message, shape_zyx = f"{path}: expected a header, got one", header.shape_zyx
             assert header.offset is None or header.offset + math.prod(shape_zyx) <= path.stat().st_size
             if header.strips:
                 assert sum(size for _, _, size in header.strips) == math.prod(shape_zyx)
-        assert re.fullmatch(rf"{path}: found .*, wanted .*", found)
-        assert shape_zyx is None or math.prod(shape_zyx) <= MOST_RATIO * path.stat().st_size * 8  # of single bits
+        assert re.fullmatch(rf"{path}: expected .*, got .*", message)
+        assert shape_zyx is None or math.prod(shape_zyx) <= MAX_RATIO * path.stat().st_size * 8  # of single bits
         judged += shape_zyx is not None
     assert judged > 50
     tally("parsers fuzzed: TIFF", 50_000 if long else 1000)

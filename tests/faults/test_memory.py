@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from engines import CPU, DUSTY, TOLD, LoadShort, Short
+from engines import CPU, DUSTY, METADATA, LoadShort, Short
 from masks import mask_settings
 from scenes import noise
 from torch import nn
 from worlds import World, masks_in
 
-from surface_kernel import __main__ as story
 from surface_kernel.inference.engine import Engine
 from surface_kernel.inference.settings import Settings
 from surface_kernel.networks.cost import Cost
+from surface_kernel.runs import competition
 
 VIEWS = ("none", "x")
 SETTINGS = Settings(views=VIEWS, mask=mask_settings())
@@ -20,10 +20,12 @@ TOLERANCE = 2e-4  # of logits of about ±10, run in other batches or on the CPU 
 
 
 def predict(network, volume, settings=DUSTY):
-    with Engine([network], [TOLD], settings=settings, device=CPU, cost=Cost(1, 1, 1)) as engine:
+    with Engine(
+        [network], [METADATA], settings=settings, device=CPU, cost=Cost(flop=1, activation_bytes=1, elements=1)
+    ) as engine:
         mask, sums = np.empty(volume.shape, np.uint8), np.empty(volume.shape, np.float32)
-        spread = engine.predict(volume, mask=mask, sums=sums)
-    return mask, sums, spread.incidents
+        statistics = engine.predict(volume, mask=mask, sums=sums)
+    return mask, sums, statistics.incidents
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
@@ -44,13 +46,15 @@ def test_a_batch_invariant_network_gives_the_same_bytes(error, more, tally):
 def test_a_real_network_stays_within_the_tolerance(weights_once, long, tally):
     volume = noise((40, 40, 40))
     engine = Engine.load([weights_once], DUSTY, device=CPU)
-    (network,), told = engine.networks, engine.metadata
+    (network,), metadata = engine.networks, engine.metadata
     engine.close()
 
     def logits(module):
-        with Engine([module], told, settings=DUSTY, device=CPU, cost=Cost(1, 1, 1)) as made:
+        with Engine(
+            [module], metadata, settings=DUSTY, device=CPU, cost=Cost(flop=1, activation_bytes=1, elements=1)
+        ) as made:
             mask, sums = np.empty(volume.shape, np.uint8), np.empty(volume.shape, np.float32)
-            made.predict(volume, mask, sums)
+            made.predict(volume, mask=mask, sums=sums)
         return sums
 
     counting = Short(network, 0)
@@ -68,7 +72,7 @@ def test_a_whole_run_finishes(weights_once, tmp_path, quiet_logging, monkeypatch
     world = World.make(tmp_path / "world", images, [weights_once], views=list(VIEWS))
     digests = set()
     for nth, more in ((10**9, 0), (1, 0), (2, 1), (3, 0), (4, 2)):
-        monkeypatch.setattr(story, "LoadEngine", lambda files, settings, n=nth, m=more: LoadShort(n, m, SETTINGS))
+        monkeypatch.setattr(competition, "LoadEngine", lambda files, settings, n=nth, m=more: LoadShort(n, m, SETTINGS))
         assert world.run() == 0
         digests.add(world.digest)
         assert masks_in(world.zip)["a"].any()

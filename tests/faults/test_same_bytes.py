@@ -1,12 +1,13 @@
 """However the work is shared out and in whatever order it comes, the submission is the same, byte by byte."""
 
 import random
+from functools import partial
 
 import pytest
 from scenes import noise
 from worlds import World, write_weights
 
-from surface_kernel import __main__ as story
+from surface_kernel.runs import competition
 from surface_kernel.runs.pipeline import Pipeline
 
 IMAGES = {str(seed): noise((24 + 4 * seed, 33, 32), seed) for seed in range(4)}
@@ -23,7 +24,7 @@ def run(tmp_path, members, quiet_logging, monkeypatch):
     """Runs a competition whose volumes come in this order, by so many workers; gives the zip's digest."""
 
     def with_workers(order, workers):
-        monkeypatch.setattr(story, "Pipeline", lambda load, named, _, *rest: Pipeline(load, named, workers, *rest))
+        monkeypatch.setattr(competition, "Pipeline", partial(Pipeline, workers=workers))
         images = {case: IMAGES[case] for case in order}
         world = World.make(tmp_path / f"{workers}{''.join(order)}", images, members)
         assert world.run() == 0

@@ -1,4 +1,4 @@
-"""Budgets that do not suffice, in simulated time: a whole submission stands before the deadline, whatever happens."""
+"""Budgets that do not suffice, in simulated time: a whole submission exists before the deadline, whatever happens."""
 
 import itertools
 import re
@@ -85,7 +85,7 @@ def test_a_budget_that_is_over_before_it_begins(world, tmp_path, quiet_logging):
     assert code == 3
     assert set(stages.values()) == {0}
     assert time.begun == []
-    assert {volume["reason"] for volume in world.report()["volumes"].values()} == {"no time was left"}
+    assert {volume["reason"] for volume in world.report()["volumes"].values()} == {"time budget exhausted"}
 
 
 def test_workers_that_never_get_ready_are_left_in_time(world, tmp_path, quiet_logging):
@@ -95,16 +95,16 @@ def test_workers_that_never_get_ready_are_left_in_time(world, tmp_path, quiet_lo
     assert time.now_s <= 1000
 
 
-def test_a_later_start_goes_on_where_the_time_was_over(world, tmp_path, quiet_logging, capsys):
+def test_a_later_start_resumes_where_the_time_was_over(world, tmp_path, quiet_logging, capsys):
     time = Time(constant(UNIT_S), load_s=60, finish_s=2 / VOXELS, write_s=5)
     code, stages = run(world, tmp_path, time, 1000)
     assert code == 3
-    assert "what was done is kept: the same command goes on with it" in capsys.readouterr().out
+    assert "kept; run the same command again to resume" in capsys.readouterr().out
     begun = len(time.ended)
     assert 0 < begun == sum(stages.values())
-    # The simulated masks say the image's digest is 0…: a start that goes on would see that it is another one.
+    # The simulated masks say the image's digest is 0…: a start that resumes would see that it is another one.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("surface_kernel.runs.ledger.digest_of", lambda path: "0" * 64)
+        patch.setattr("surface_kernel.runs.ledger.file_digest", lambda path: "0" * 64)
         later = Time(constant(UNIT_S), load_s=60, finish_s=2 / VOXELS, write_s=5)
         code, stages = run(world, tmp_path, later, 10_000)
     assert code == 0
@@ -113,7 +113,7 @@ def test_a_later_start_goes_on_where_the_time_was_over(world, tmp_path, quiet_lo
     assert world.ledger is None
 
 
-def test_the_plan_is_told_again_and_again(world, tmp_path, quiet_logging, capsys):
+def test_the_plan_is_logged_again_and_again(world, tmp_path, quiet_logging, capsys):
     time = Time(constant(UNIT_S), load_s=60, finish_s=2 / VOXELS, write_s=5)
     run(world, tmp_path, time, 2000)
     plans = [line for line in capsys.readouterr().out.splitlines() if line.startswith("plan: ")]

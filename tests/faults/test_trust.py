@@ -35,7 +35,12 @@ MEMBERS = ["a.safetensors", "b.safetensors", "c.safetensors"]
 def bundle(tmp_path):
     """A bundle of three members that differ in their tensors alone."""
     for number, name in enumerate(MEMBERS):
-        metadata = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), (32, 32, 32), overlap=0.25)
+        metadata = Metadata(
+            architecture=Architecture("Linknet", "efficientnet-b0"),
+            intensity=Intensity(),
+            tile_zyx=(32, 32, 32),
+            overlap=0.25,
+        )
         state = {"w": torch.full((20, 5), 1.0 + number), "half": torch.ones(9).half(), "steps": torch.tensor(number)}
         save(tmp_path / name, state, metadata)
     made = write_bundle(tmp_path / "bundle", [tmp_path / name for name in MEMBERS])
@@ -89,7 +94,7 @@ def refused(bundle, name, content):
     assert read_bundle(bundle).weights == tuple(bundle / name for name in MEMBERS)
     with pytest.raises(WeightsError) as caught:
         load(bundle / name)
-    return str(caught.value).startswith(f"{bundle / name}: found ") and str(caught.value).isprintable()
+    return str(caught.value).startswith(f"{bundle / name}: expected ") and str(caught.value).isprintable()
 
 
 def test_one_flipped_bit_is_always_found(bundle, long, tally):
@@ -232,7 +237,7 @@ def test_the_engine_predicts_nothing_from_a_file_that_the_manifest_was_made_to_m
         list_bundle(bundle, MEMBERS)
         done = engine(bundle)
         assert done.code == 1
-        assert f"{bundle / MEMBERS[0]}: found " in done.said
+        assert f"{bundle / MEMBERS[0]}: expected " in done.said
         assert not canary.exists()
         with zipfile.ZipFile(done.zip_path) as archive, Image.open(archive.open("3.tif")) as mask:
             assert not any(np.asarray(page).any() for page in ImageSequence.Iterator(mask))

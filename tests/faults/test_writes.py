@@ -15,9 +15,9 @@ from masks import mask_settings
 from scenes import ROOT, names_in, noise
 from worlds import World, masks_in
 
-from surface_kernel import __main__ as story
 from surface_kernel.inference.settings import Settings
-from surface_kernel.runs.ledger import Kept, Record
+from surface_kernel.runs import competition
+from surface_kernel.runs.records import KeptMask, UnitRecord
 
 VIEWS = ("none", "x")
 SETTINGS = Settings(views=VIEWS, mask=mask_settings())
@@ -34,7 +34,7 @@ def world(tmp_path_factory, weights_once):
 def wanted(world):
     """The zip of a run in which nothing goes wrong, and every mask's stages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(story, "LoadEngine", lambda files, settings: LoadMarked(settings=SETTINGS))
+        patch.setattr(competition, "LoadEngine", lambda files, settings: LoadMarked(settings=SETTINGS))
         assert world.run() == 0
     stages = {case: {0: np.zeros_like(image)} for case, image in IMAGES.items()}
     for case, mask in masks_in(world.zip).items():
@@ -42,7 +42,7 @@ def wanted(world):
     return world.digest, stages
 
 
-def begin_anew(world):
+def start_over(world):
     for folder in (world.out, world.scratch):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -63,9 +63,9 @@ def check(world, wanted, code):
         if path.name == "run.json":
             json.loads(path.read_text())
         elif path.name.endswith("kept.json"):
-            Kept.from_bytes(path.read_bytes())
+            KeptMask.from_bytes(path.read_bytes())
         else:
-            Record.from_bytes(path.read_bytes())
+            UnitRecord.from_bytes(path.read_bytes())
 
 
 def points(count, long):
@@ -79,20 +79,20 @@ def points(count, long):
 
 def again(world, wanted, patch):
     """Starts it again on a disk that is whole."""
-    patch.setattr(story, "LoadEngine", lambda files, settings: LoadMarked(settings=SETTINGS))
+    patch.setattr(competition, "LoadEngine", lambda files, settings: LoadMarked(settings=SETTINGS))
     assert world.run() == 0
     assert world.digest == wanted[0]
 
 
 def test_in_the_first_process(world, wanted, quiet_logging, monkeypatch, long, tally):
-    monkeypatch.setattr(story, "LoadEngine", lambda files, settings: LoadMarked(settings=SETTINGS))
-    begin_anew(world)
-    with BrokenDisk(world.told.parent, NEVER, "error") as whole:
+    monkeypatch.setattr(competition, "LoadEngine", lambda files, settings: LoadMarked(settings=SETTINGS))
+    start_over(world)
+    with BrokenDisk(world.earlier.parent, NEVER, "error") as whole:
         assert world.run() == 0
     assert whole.seen > 20
     for nth, kind in points(whole.seen, long):
-        begin_anew(world)
-        with BrokenDisk(world.told.parent, nth, kind):
+        start_over(world)
+        with BrokenDisk(world.earlier.parent, nth, kind):
             code = world.run()
         assert code in (0, 1, 3), (nth, kind)
         check(world, wanted, code)
@@ -103,17 +103,17 @@ def test_in_the_first_process(world, wanted, quiet_logging, monkeypatch, long, t
 
 def test_in_a_worker(world, wanted, quiet_logging, monkeypatch, tmp_path, long, tally):
     def load(nth, kind):
-        told = world.told.parent, nth, kind, tmp_path / "count", SETTINGS
-        monkeypatch.setattr(story, "LoadEngine", lambda files, settings: LoadOnBrokenDisk(*told))
+        broken = world.earlier.parent, nth, kind, tmp_path / "count", SETTINGS
+        monkeypatch.setattr(competition, "LoadEngine", lambda files, settings: LoadOnBrokenDisk(*broken))
 
-    begin_anew(world)
+    start_over(world)
     load(NEVER, "error")
     assert world.run() == 0
     assert world.digest == wanted[0]
     count = int((tmp_path / "count").read_text())
     assert count > 20
     for nth, kind in points(count, long):
-        begin_anew(world)
+        start_over(world)
         load(nth, kind)
         code = world.run()
         # What fails once is tried again, so nothing is missing in the end.
@@ -125,28 +125,28 @@ def test_in_a_worker(world, wanted, quiet_logging, monkeypatch, tmp_path, long, 
 @pytest.mark.parametrize("room", [0, 100_000, 300_000])
 def test_a_disk_that_is_and_stays_full(world, wanted, quiet_logging, monkeypatch, room):
     """From the first unit on there is no more room than this on the scratch disk."""
-    monkeypatch.setattr(story, "LoadEngine", lambda files, settings: LoadMarked(settings=SETTINGS))
+    monkeypatch.setattr(competition, "LoadEngine", lambda files, settings: LoadMarked(settings=SETTINGS))
     monkeypatch.setattr("surface_kernel.disk.free_bytes", lambda folder: room)
-    begin_anew(world)
+    start_over(world)
     code = world.run()
     assert code == 3
     check(world, wanted, code)
     reasons = {volume["reason"].partition(":")[0] for volume in world.report()["volumes"].values()}
-    assert reasons == {"there was no room on the scratch disk"}
+    assert reasons == {"no room on the scratch disk"}
 
 
 FULL = """
 import sys
 from engines import LoadMarked
 from masks import mask_settings
-from surface_kernel import __main__ as story
-from surface_kernel.runs import plan
+from surface_kernel.__main__ import main
 from surface_kernel.inference.settings import Settings
+from surface_kernel.runs import competition, plan
 plan._SPARE_BYTES = 0  # the guard that keeps a run off the last of a disk
 plan._DISK_SHARE = 1.0
-story.LoadEngine = lambda files, settings: LoadMarked(settings=Settings(views=("none", "x"), mask=mask_settings()))
+competition.LoadEngine = lambda *_: LoadMarked(settings=Settings(views=("none", "x"), mask=mask_settings()))
 if __name__ == "__main__":
-    sys.exit(story.main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -157,7 +157,7 @@ def test_a_real_disk_that_is_full(world, wanted, tmp_path, long, tally):
     (tmp_path / "full.py").write_text(FULL)
     codes = []
     for size_kib in range(16, 560, 32) if long else (200,):
-        begin_anew(world)
+        start_over(world)
         world.scratch.mkdir()
         mount = f"mount -t tmpfs -o size={size_kib}k tmpfs {world.scratch}"
         words = " ".join(map(shlex.quote, [sys.executable, str(tmp_path / "full.py"), *world.words()]))

@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 from types import SimpleNamespace
@@ -5,6 +6,8 @@ from types import SimpleNamespace
 import numba
 import pytest
 import torch
+from engines import CPU
+from scenes import names_in, write_bundle
 from worlds import write_weights
 
 from surface_kernel.__main__ import main
@@ -49,3 +52,29 @@ def kernel(capsys):
     yield run
     root.handlers[:] = before[0]
     root.setLevel(before[1])
+
+
+@pytest.fixture(scope="session")
+def earlier_report(tmp_path_factory):
+    """An earlier run's report: no start-up test is made, and the same tiles give the same bytes."""
+    path = tmp_path_factory.mktemp("earlier") / "run_report.json"
+    path.write_text(json.dumps({"how": {"device": CPU.to_mapping()}}))
+    return path
+
+
+@pytest.fixture
+def submit(kernel, tmp_path, weights_file, earlier_report):
+    """Runs the kernel on a competition folder, each time into a folder of its own; dust is kept."""
+    write_bundle(tmp_path / "bundle", [weights_file], dust_voxels=0)
+
+    def run(competition, *arguments, out="out", kept=False):
+        places = "--bundle", tmp_path / "bundle", "--competition", competition, "--out", tmp_path / out
+        done = kernel(*places, "--scratch", tmp_path / "scratch", "--device", earlier_report, *arguments)
+        done.scratch = names_in(tmp_path / "scratch") if (tmp_path / "scratch").exists() else []
+        assert kept or not done.scratch
+        done.out = tmp_path / out
+        report = done.out / "run_report.json"
+        done.report = json.loads(report.read_text()) if report.exists() else None
+        return done
+
+    return run

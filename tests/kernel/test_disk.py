@@ -66,7 +66,7 @@ def test_room_is_taken_at_once(tmp_path):
 
 def test_what_has_no_room_is_not_begun_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 99)
-    with pytest.raises(OSError, match="No space left on device: 100 bytes wanted, 99 free"):
+    with pytest.raises(OSError, match="No space left on device: expected 100 bytes free, got 99"):
         disk.allocate(tmp_path / "a", 100)
 
     def fill_up(descriptor, offset, length):
@@ -86,3 +86,22 @@ def test_copies_and_checksums(tmp_path):
     assert (tmp_path / "b").read_bytes() == content
     (tmp_path / "empty").touch()
     assert disk.checksum(tmp_path / "empty") == zlib.crc32(b"")
+
+
+def test_a_replacing_file_appears_when_all_went_well(tmp_path):
+    path = tmp_path / "a"
+    with disk.replacing(path) as partial:
+        partial.write_bytes(b"new")
+        assert names_in(tmp_path) == [partial.name]
+    assert (path.read_bytes(), names_in(tmp_path)) == (b"new", ["a"])
+    with pytest.raises(IsADirectoryError), disk.replacing(path) as partial:
+        (partial.write_bytes(b"half"), tmp_path.read_bytes())
+    assert (path.read_bytes(), names_in(tmp_path)) == (b"new", ["a"])
+
+
+def test_a_temporary_file_is_removed_either_way(tmp_path):
+    with disk.temporary(tmp_path / "a") as partial:
+        partial.write_bytes(b"half")
+    with disk.temporary(tmp_path / "a"):
+        pass
+    assert names_in(tmp_path) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.image_files import write_lzw
 from surface_package.build import manifest, wheels
 from surface_package.build.bundle import assemble
 
@@ -69,7 +69,7 @@ def make_competition(folder: Path, **shapes_zyx: tuple[int, int, int]) -> Path:
     """A competition folder with a dark image for each id, named by a letter and the id: a7=(2, 3, 4)."""
     (folder / "test_images").mkdir(parents=True)
     for name, shape_zyx in shapes_zyx.items():
-        volume.write_lzw(folder / "test_images" / f"{name[1:]}.tif", np.zeros(shape_zyx, np.uint8))
+        write_lzw(folder / "test_images" / f"{name[1:]}.tif", np.zeros(shape_zyx, np.uint8))
     rows = [f"{name[1:]},1" for name in shapes_zyx]
     (folder / "test.csv").write_text("\n".join(["id,scroll_id", *rows, ""]))
     return folder

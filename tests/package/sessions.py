@@ -95,7 +95,12 @@ sys.exit(max(child.wait() for child in children))
 
 def weights_bytes(finished: bool) -> bytes:
     """Weights of one number that say whether their run is finished."""
-    metadata = Metadata(Architecture(), Intensity(), (64, 64, 64), provenance={"finished": finished, "fold": "3"})
+    metadata = Metadata(
+        architecture=Architecture(),
+        intensity=Intensity(),
+        tile_zyx=(64, 64, 64),
+        provenance={"finished": finished, "fold": "3"},
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights.safetensors")
         weights.save(path, {"tensor": torch.zeros(1)}, metadata)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from surface_kernel.volumes.volume import write_lzw
+from surface_kernel.volumes.image_files import write_lzw
 from surface_train import settings
 from surface_train.data.cases import Case
 from surface_train.loop.fit import Request

@@ -48,7 +48,7 @@ def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: py
         ),
         ({"--fold": "7"}, 'error: fold: expected 0 to 1, or "all", got "7"'),
         ({"--device": "tpu"}, 'error: device: expected cpu, cuda or cuda:N, got "tpu"'),
-        ({"--init": "nowhere"}, "error: nowhere: found no such file, wanted weights"),
+        ({"--init": "nowhere"}, "error: nowhere: no such file; expected a weights file"),
         ({"--settings": "nowhere.toml"}, "error: nowhere.toml: no such file; expected a settings file"),
     ],
 )

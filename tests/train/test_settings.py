@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from surface_kernel.networks.architecture import Architecture
-from surface_kernel.postprocess.mask import MaskSettings
+from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.postprocess.steps import DropSmallComponents, Threshold
 from surface_train import settings
 from surface_train.loss_weights import LossWeights

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from surface_kernel import disk
-from surface_kernel.volumes.volume import write_lzw
+from surface_kernel.volumes.image_files import write_lzw
 from surface_phantom.looks import LOOKS, Look
 from surface_phantom.phantom import SMALLEST, Shape, check_size, make_volume
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surface_kernel.volumes import volume
+from surface_kernel.volumes.image_files import write_lzw
 from surface_phantom import LOOKS, make_volume, write_dataset
 from surface_study.plan import StudyPlan
 
@@ -55,8 +56,8 @@ def make(work: Path, plan: StudyPlan) -> None:
         partial = _emptied(work / "big.partial")
         partial.mkdir(parents=True)
         made = make_volume((plan.data_seed, plan.big), (plan.big,) * 3, LOOKS[0])
-        volume.write_lzw(partial / "image.tif", made.image)
-        volume.write_lzw(partial / "label.tif", made.label)
+        write_lzw(partial / "image.tif", made.image)
+        write_lzw(partial / "label.tif", made.label)
         partial.rename(big)
 
 

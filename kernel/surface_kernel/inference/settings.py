@@ -1,7 +1,7 @@
 """What a bundle's owner decides about prediction, beside what the weights decide for themselves.
 
 People write it as TOML, the bundle carries it as JSON. The weights' metadata rules intensity, tile and architecture;
-this rules views or stages, and how a mask is made of logits (`postprocess.mask`).
+this rules views or stages, and how a mask is made of logits (`postprocess.mask_settings`).
 """
 
 import json
@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from surface_kernel.inference.views import UNTURNED, View, ViewError, parse_all
 from surface_kernel.message import shown
-from surface_kernel.postprocess import mask as mask_settings
-from surface_kernel.postprocess.mask import MaskSettings, MaskSettingsError, advice_on_older_entries
+from surface_kernel.postprocess import mask_settings
+from surface_kernel.postprocess.mask_settings import MaskSettings, MaskSettingsError, advice_on_older_entries
 
 Stage = tuple[tuple[int, str], ...]
 FIRST: Stage = ((0, UNTURNED),)  # the shortest way to a mask

@@ -16,25 +16,30 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one voxel of a tile. flop: a multiplication and an addition are two. bytes: of float32 activations alive at a
-    time, at the most. elements: of the largest single tensor.
-    """
+    """What one voxel of a tile costs."""
 
     flop: float
+    """A multiplication and an addition are two."""
     activation_bytes: float
+    """Of float32 activations alive at a time, at most."""
     elements: float
+    """Of the largest single tensor."""
 
 
 def of(network: nn.Module, tile_zyx: tuple[int, int, int]) -> Cost:
-    """Count what a tile costs a network without side effects on it."""
+    """Return what a tile of this shape, in voxels, costs a network, per voxel. The network is left as it is."""
     empty = copy.deepcopy(network).to("meta")
     tile = torch.empty((1, 1, *tile_zyx), device="meta")
     with torch.inference_mode(), FlopCounterMode(display=False) as flops, _Alive() as alive:
         empty(tile)
     voxels = tile.numel()
-    return Cost(flops.get_total_flops() / voxels, alive.peak_bytes / voxels, max(alive.largest, voxels) / voxels)
+    return Cost(
+        flop=flops.get_total_flops() / voxels,
+        activation_bytes=alive.peak_bytes / voxels,
+        elements=max(alive.largest, voxels) / voxels,
+    )
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]

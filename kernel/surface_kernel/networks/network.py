@@ -1,20 +1,11 @@
 """Networks, built from their description. What they return are logits: nothing here ends in a sigmoid.
 
-segmentation-models-pytorch-3d asks for torchvision, timm, timm-3d, pretrainedmodels and efficientnet-pytorch. Its own
-`encoders` package imports all of them, but the encoders that run in 3-D (`architecture.ENCODERS`) use none of their
-code: they read a table of addresses of 2-D weights, which nothing here downloads. So during that one import the five
-are stood in for by empty modules. This keeps a second, CUDA-built torch out of a CPU machine, needs one wheel offline
-instead of five (two of which exist as sources only), and cannot clash with the timm that Kaggle preinstalls.
-
-dynamic-network-architectures asks for timm and einops, which its U-Nets do not import. Each library is imported when a
-network of its own is wanted, so that a bundle needs no other.
+Two libraries build them, each imported when a network of its own is wanted, so that a bundle needs no other. The one,
+segmentation-models-pytorch-3d, is imported without what it asks for: see `stand_ins`. The other,
+dynamic-network-architectures, asks for timm and einops, which its U-Nets do not import.
 """
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -23,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surface_kernel.networks.architecture import Architecture
-
-_STOOD_IN = ("torchvision", "timm", "timm_3d", "pretrainedmodels", "efficientnet_pytorch")
+from surface_kernel.networks.stand_ins import stand_ins
 
 # Features and residual blocks of the six stages. M is what nnU-Net's ResEnc planner gives for patches of 128³ (Isensee
 # et al. 2024, "nnU-Net Revisited"): its L and XL are the same network on larger patches. Here L is M, half as wide
@@ -37,13 +27,17 @@ _RES_ENC_STAGES = {
 
 
 class NetworkError(RuntimeError):
-    """A network that cannot be built or does not fit its weights."""
+    """A network that cannot be built or does not fit its weights; the message names it."""
 
 
 def build(architecture: Architecture) -> nn.Module:
-    """Build a network with fresh weights: float (batch, 1, z, y, x) in, float logits of the same shape out.
+    """Build a network with fresh weights.
 
-    Raises NetworkError, with what to install, where its library is missing.
+    Returns:
+        A module that takes float (batch, 1, z, y, x) and returns float logits of the same shape.
+
+    Raises:
+        NetworkError: where its library is missing; the message says what to install.
     """
     if architecture.deep:
         return _res_enc_unet(architecture)
@@ -56,36 +50,45 @@ def build(architecture: Architecture) -> nn.Module:
         activation=None,
     )
     if not isinstance(module, nn.Module):
-        raise NetworkError(f"{architecture}: found a {type(module).__name__}, wanted a torch module")
+        raise NetworkError(f"{architecture}: expected a torch module, got a {type(module).__name__}")
     if architecture.norm == "instance":
         _put_instance_norm(module)
     return module
 
 
 def restore(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Build a network with the given state, ready for inference. Raises NetworkError when they do not belong together.
+    """Build a network with the given state, ready for inference.
 
     Half-precision tensors are widened: the device decides about precision, not the file.
+
+    Raises:
+        NetworkError: as `build` does, and where the state is another network's.
     """
     module = build(architecture)
     try:
         module.load_state_dict(state, strict=True)  # copies into float32 parameters, whatever it is given
     except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise NetworkError(f"{architecture}: found a state that does not fit: {first}") from error
+        why = " ".join(str(error).split())[:300]
+        raise NetworkError(f"{architecture}: expected a state of this network, got another: {why}") from error
     return module.eval().requires_grad_(False)
 
 
 def supervise_deeply(module: nn.Module, on: bool) -> None:
-    """Choose what a network of `Architecture.deep` returns in training: off, as built, logits of the tile's shape.
+    """Choose what a network of `Architecture.deep` returns in training.
 
-    On, a list of logits: these first, then those of every coarser stage of the decoder, each half as long on every
-    axis as the one before; five in all, down to a sixteenth. In evaluation it is one tensor of logits either way, and
-    the state dict is the same. Off, the coarser outputs get no gradient, which DistributedDataParallel would wait for.
-    Raises NetworkError for a network without such outputs.
+    In evaluation it returns one tensor of logits either way, and the state dict is the same.
+
+    Args:
+        module: as `build` or `restore` made it.
+        on: False, as built: logits of the tile's shape; the coarser outputs get no gradient, which
+            DistributedDataParallel would wait for. True: a list of logits, these first, then those of every coarser
+            stage of the decoder, each half as long on every axis as the one before; five in all, down to a sixteenth.
+
+    Raises:
+        NetworkError: for a network without such outputs.
     """
     if not isinstance(module, _ResEncUNet):
-        raise NetworkError(f"found a {type(module).__name__}, wanted a network with the decoder ResEncUNet")
+        raise NetworkError(f"expected a network with the decoder ResEncUNet, got a {type(module).__name__}")
     module.decoder.deep_supervision = on
 
 
@@ -113,7 +116,7 @@ class _ResEncUNet(nn.Module):
 
 
 def _res_enc_unet(architecture: Architecture) -> nn.Module:
-    """Build nnU-Net's U-Net with a residual encoder, with its initial values: every residual block starts as none."""
+    """Build nnU-Net's U-Net with a residual encoder and its own initial values."""
     try:
         from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
     except ModuleNotFoundError as error:
@@ -135,7 +138,7 @@ def _res_enc_unet(architecture: Architecture) -> nn.Module:
         nonlin=nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},
     )
-    module.apply(module.initialize)
+    module.apply(module.initialize)  # the last norm of every residual block is zero: each starts as the identity
     return _ResEncUNet(module.encoder, module.decoder)
 
 
@@ -151,7 +154,7 @@ def _put_instance_norm(module: nn.Module) -> None:
 def _library() -> ModuleType:
     """Import segmentation-models-pytorch-3d; once imported it comes from sys.modules."""
     try:
-        with _stand_ins():
+        with stand_ins():
             import segmentation_models_pytorch_3d as library
     except ModuleNotFoundError as error:
         raise NetworkError(_missing("segmentation-models-pytorch-3d", error)) from error
@@ -159,63 +162,4 @@ def _library() -> ModuleType:
 
 
 def _missing(distribution: str, error: ModuleNotFoundError) -> str:
-    return f"found no {distribution} ({error}), wanted it: pip install --no-deps -r requirements-no-deps.txt"
-
-
-@contextmanager
-def _stand_ins() -> Iterator[None]:
-    """Let imports of the five libraries succeed, and leave no trace of that: what was really loaded comes back."""
-    # Lists, taken in one step: another thread may import something meanwhile.
-    real = {name: module for name, module in list(sys.modules.items()) if name.split(".")[0] in _STOOD_IN}
-    for name in real:
-        del sys.modules[name]
-    finder = _StandInFinder()
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        for name in [name for name in list(sys.modules) if name.split(".")[0] in _STOOD_IN]:
-            del sys.modules[name]
-        sys.modules.update(real)
-
-
-class _StandInMeta(type):
-    """Whatever is asked of a stand-in class is a stand-in: an attribute, an entry of a table."""
-
-    def __getattr__(cls, name: str) -> type:
-        return _stand_in(name)
-
-    def __getitem__(cls, key: object) -> type:
-        return cls
-
-    def __setitem__(cls, key: object, value: object) -> None:
-        """Take entries into the table of weights' addresses."""
-
-    def __contains__(cls, key: object) -> bool:
-        return True
-
-
-class _StandIn(metaclass=_StandInMeta):
-    """Stands for a class, a function or a table of the libraries; it can be subclassed and made, not used."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-
-def _stand_in(name: str) -> type:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return type(name, (_StandIn,), {})
-
-
-class _StandInFinder(MetaPathFinder, Loader):
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname.split(".")[0] not in _STOOD_IN:
-            return None
-        return ModuleSpec(fullname, self, is_package=True)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__dict__["__getattr__"] = _stand_in
+    return f"expected {distribution}, got none ({error}): pip install --no-deps -r requirements-no-deps.txt"

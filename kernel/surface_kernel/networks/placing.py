@@ -41,7 +41,9 @@ def choose(name: str | None = None, threads: int | None = None) -> Device:
     if kind == "cuda":
         index = chosen.partition(":")[2] or "0"
         if not index.isdecimal() or int(index) >= torch.cuda.device_count():
-            raise DeviceError(f'device: "{chosen}" is not one of the {torch.cuda.device_count()} CUDA devices here')
+            raise DeviceError(
+                f'device: expected one of the {torch.cuda.device_count()} CUDA devices here, got "{chosen}"'
+            )
         return Device(name=chosen, dtype="float16", batch=4, threads=threads)
     return Device(name=chosen, dtype="bfloat16" if has_amx() else "float32", batch=2, threads=threads)
 

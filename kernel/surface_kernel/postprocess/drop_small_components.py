@@ -1,7 +1,7 @@
 """Drop small components: whole pieces of a mask that have too few voxels to be a sheet."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import cc3d
 import numba
@@ -10,10 +10,10 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from surface_kernel.postprocess.steps import Connectivity
 from surface_kernel.volumes.volume import forget_planes
 
 Mask = npt.NDArray[np.uint8]
-Connectivity = Literal[6, 26]
 
 
 def drop_small_components(

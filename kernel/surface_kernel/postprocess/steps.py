@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from surface_kernel.message import shown
-from surface_kernel.postprocess.drop_small_components import Connectivity
 
+Connectivity = Literal[6, 26]
 MOST_VOXELS = 1 << 40  # more than any volume has
 
 

@@ -1,45 +1,62 @@
-"""What happened, for machines (run_report.json) and for people (run_report.txt)."""
+"""What became of every volume and of the run, for machines (run_report.json) and for people (run_report.txt)."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from surface_kernel import disk
+from surface_kernel.inference.tiles import Shape
+from surface_kernel.runs.messages import sides
 
-COMPLETE, PARTLY, ZEROS = "predicted", "partly", "zeros"
+PREDICTED, PARTLY, ZEROS = "predicted", "partly", "zeros"
 UNIFORM_SHARES = (0.001, 0.95)  # outside of these a mask is called uniform: all surface or none says nothing
 LEAST_VARIANCE = 0.001  # of probabilities: below it a network says the same everywhere
 
 
-@dataclass(frozen=True)
-class VolumeReport:
-    """One volume's outcome.
+class Outcome(StrEnum):
+    """How a command ended."""
 
-    stages, wanted: that its mask is made of, and that the settings ask for. seconds: that its networks took.
-    foreground: share of the mask. variance: of the probabilities. reason: why stages are missing. notes: what else
-    happened.
-    """
+    COMPLETE = "complete"
+    DEGRADED = "degraded"
+    """Done with losses: some volume has not all of its stages."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeReport:
+    """What became of one volume."""
 
     case: str
-    shape_zyx: tuple[int, int, int]
+    shape_zyx: Shape
     stages: int
+    """That its mask is made of."""
     wanted: int
+    """Stages that the settings ask for."""
     seconds: float = 0.0
+    """That its networks took."""
     foreground: float = 0.0
+    """Share of the mask."""
+    unscanned: float = 0.0
+    """Share of the predicted voxels that was removed, since nothing was scanned there."""
     variance: float = 0.0
+    """Of the probabilities."""
     reason: str = ""
+    """Why stages are missing."""
     notes: tuple[str, ...] = ()
+    """What else happened."""
 
     @property
     def status(self) -> str:
-        """Say whether it has all stages, some, or none."""
-        return COMPLETE if self.stages >= self.wanted else PARTLY if self.stages else ZEROS
+        """Return whether it has all stages, some, or none."""
+        return PREDICTED if self.stages >= self.wanted else PARTLY if self.stages else ZEROS
 
     @property
     def warning(self) -> str:
-        """Say what is odd about a prediction; empty when nothing is."""
+        """Return what is suspicious about a prediction; empty where nothing is."""
         low, high = UNIFORM_SHARES
         if self.stages and not low <= self.foreground <= high:
             return f"the mask is uniform: {self.foreground:.2%} foreground"
@@ -48,47 +65,96 @@ class VolumeReport:
         return ""
 
     def line(self) -> str:
-        """Give the outcome in one line."""
-        shape = "×".join(str(size) for size in self.shape_zyx)
-        notes = "".join(f"; {note}" for note in self.notes)
+        """Return the outcome in one line."""
+        head, notes = f"{self.case}  {sides(self.shape_zyx)}", "".join(f"; {note}" for note in self.notes)
         if not self.stages:
-            return f"{self.case}  {shape}  zeros: {self.reason}{notes}"
+            return f"{head}  zeros: {self.reason}{notes}"
         missing = f" of {self.wanted}" + f": {self.reason}" * bool(self.reason) if self.stages < self.wanted else ""
         stages = f"  stages {self.stages}{missing}" if self.wanted > 1 else ""
-        found = f"foreground {self.foreground:.2%}, spread {self.variance:.3f}"
+        removed = f", unscanned {self.unscanned:.2%} removed" if self.unscanned else ""
+        statistics = f"foreground {self.foreground:.2%}{removed}, variance {self.variance:.3f}"
         warning = f"  WARNING {self.warning}" if self.warning else ""
-        return f"{self.case}  {shape}  {self.seconds:.1f} s{stages}  {found}{warning}{notes}"
+        return f"{head}  {self.seconds:.1f} s{stages}  {statistics}{warning}{notes}"
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
+class VolumeProgress:
+    """How far a volume is."""
+
+    case: str
+    path: Path
+    shape_zyx: Shape
+    predicted: int = 0
+    """Stages whose units are done."""
+    written: int = 0
+    """Stages that its mask in the submission is made of."""
+    closed: str = ""
+    """Why it gets no further stage; empty while it may."""
+    under_way: bool = False
+    """Whether a worker has its next unit."""
+    failures: int = 0
+    """Of its next unit."""
+    late: bool = False
+    """Whether it comes last of its stage, and alone, since a worker or a run may have died of it."""
+    image_sha256: str | None = None
+    sums_crc32: int | None = None
+    seconds: float = 0.0
+    """That its networks took."""
+    variance: float = 0.0
+    """Of the probabilities."""
+    foreground: float = 0.0
+    """Share of its mask."""
+    unscanned: float = 0.0
+    """Share of the predicted voxels that was removed, since nothing was scanned there."""
+    no_room: str = ""
+    """Why the disk has no room for its next unit, if so."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def voxels(self) -> int:
+        """Count its voxels."""
+        return math.prod(self.shape_zyx)
+
+    def report(self, wanted: int, reason: str = "") -> VolumeReport:
+        """Return its outcome so far. wanted: stages; reason: why it has not all of them, if so."""
+        return VolumeReport(
+            case=self.case,
+            shape_zyx=self.shape_zyx,
+            stages=self.written,
+            wanted=wanted,
+            seconds=self.seconds,
+            foreground=self.foreground,
+            unscanned=self.unscanned,
+            variance=self.variance,
+            reason=reason if self.written < wanted else "",
+            notes=tuple(self.notes),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """A whole run.
-
-    how: the device as whoever is to repeat the run must set it, what else was tried, and the tiles of every shape.
-    trouble: what went wrong with the run as a whole.
-    """
+    """What became of a whole run."""
 
     volumes: Sequence[VolumeReport]
     device: str
+    """In words."""
     wall_s: float
     budget_s: float
     how: Mapping[str, Any] = field(default_factory=dict)
+    """`RunConditions.to_mapping`: --device takes it from the written report."""
     trouble: Sequence[str] = ()
+    """What went wrong with the run as a whole, one line each."""
 
     @property
-    def complete(self) -> bool:
-        """Whether every volume has all its stages."""
-        return all(volume.status == COMPLETE for volume in self.volumes)
+    def outcome(self) -> Outcome:
+        """Return whether every volume has all its stages."""
+        complete = all(volume.status == PREDICTED for volume in self.volumes)
+        return Outcome.COMPLETE if complete else Outcome.DEGRADED
 
-    @property
-    def verdict(self) -> str:
-        """Say in a word what came of it."""
-        return "complete" if self.complete else "degraded"
-
-    def write(self, output: Path) -> None:
-        """Write both forms into `output`. Raises OSError."""
+    def write(self, folder: Path) -> None:
+        """Write run_report.json and run_report.txt. Raises OSError."""
         entries = {
-            "verdict": self.verdict,
+            "verdict": self.outcome,
             "device": self.device,
             "wall_s": round(self.wall_s, 3),
             "budget_s": self.budget_s,
@@ -98,11 +164,16 @@ class RunReport:
                 asdict(volume) | {"status": volume.status, "warning": volume.warning} for volume in self.volumes
             ],
         }
-        disk.put(output / "run_report.json", (json.dumps(entries, indent=2) + "\n").encode())
-        done = sum(volume.status == COMPLETE for volume in self.volumes)
+        disk.put(folder / "run_report.json", (json.dumps(entries, indent=2) + "\n").encode())
+        lines = [
+            self._head(),
+            *(f"trouble: {line}" for line in self.trouble),
+            *(volume.line() for volume in self.volumes),
+        ]
+        disk.put(folder / "run_report.txt", ("\n".join(lines) + "\n").encode())
+
+    def _head(self) -> str:
+        predicted = sum(volume.status == PREDICTED for volume in self.volumes)
         partly = sum(volume.status == PARTLY for volume in self.volumes)
-        some = f", {partly} in part" if partly else ""
-        counted = f"{done} of {len(self.volumes)} volumes predicted{some}"
-        head = f"{self.verdict}: {counted} in {self.wall_s:.0f} s of {self.budget_s:.0f} on {self.device}"
-        lines = [head, *(f"trouble: {line}" for line in self.trouble), *(volume.line() for volume in self.volumes)]
-        disk.put(output / "run_report.txt", ("\n".join(lines) + "\n").encode())
+        counts = f"{predicted} of {len(self.volumes)} volumes predicted" + f", {partly} partly" * bool(partly)
+        return f"{self.outcome}: {counts} in {self.wall_s:.0f} s of {self.budget_s:.0f} on {self.device}"

@@ -1,4 +1,4 @@
-"""Decodes the pages of an odd TIFF with Pillow, in a process of its own that ends when it takes too much.
+"""Decode the pages of an unusual TIFF with Pillow, in a process of its own that ends when it takes too much.
 
 Pillow leaves the decoding to libtiff and its codecs: C code that a broken file may bring to hang, crash or eat all
 memory. So `python decoder.py FILE MEMORY_BYTES CPU_S` decodes under limits and writes what it makes of every page to
@@ -29,31 +29,40 @@ _LINE_BYTES = 4096
 
 
 class DecodeError(ValueError):
-    """Pages that could not be decoded as declared; the message says what was found and wanted, not of which file."""
+    """Pages that could not be decoded as declared; the message does not name the file."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What decoding may take: address space, time of the CPU, and time."""
+@dataclass(frozen=True, kw_only=True)
+class DecodingLimits:
+    """What decoding may take."""
 
     memory_bytes: int
+    """Of address space."""
     cpu_s: float
+    """Of the CPU's time."""
     wall_s: float
+    """By the clock."""
 
     @classmethod
-    def of(cls, page_bytes: int, pages: int, file_bytes: int) -> "Limits":
-        """Give what pages of this decoded size may take; libtiff maps the whole file."""
+    def of(cls, *, page_bytes: int, pages: int, file_bytes: int) -> "DecodingLimits":
+        """Return what pages of this decoded size may take; libtiff maps the whole file."""
         cpu_s = CPU_FLOOR_S + page_bytes * pages / _BYTES_PER_S
         memory_bytes = _MEMORY_FLOOR_BYTES + file_bytes + _PAGES_IN_MEMORY * page_bytes
-        return cls(memory_bytes, cpu_s, _WALL_PER_CPU * cpu_s)
+        return cls(memory_bytes=memory_bytes, cpu_s=cpu_s, wall_s=_WALL_PER_CPU * cpu_s)
 
 
 def decode(path: Path, out: "npt.NDArray[np.uint8]") -> None:
-    """Decode a file's pages into `out` (z, y, x), C-contiguous, which has the shape that they declare.
+    """Decode a file's pages.
 
-    Raises DecodeError, and leaves anything in `out` then. Raises OSError where no process can be started.
+    Args:
+        path: a TIFF of any codec that Pillow has.
+        out: uint8 (z, y, x), C-contiguous, of the shape that the pages declare; they are written into it.
+
+    Raises:
+        DecodeError: where they are not what was declared, or take too much; `out` holds anything then.
+        OSError: where no process can be started.
     """
-    limits = Limits.of(out[0].nbytes, len(out), path.stat().st_size)
+    limits = DecodingLimits.of(page_bytes=out[0].nbytes, pages=len(out), file_bytes=path.stat().st_size)
     # -P and the path: it finds Pillow where we do, and nothing in the folder that this file lies in.
     command = [sys.executable, "-P", __file__, str(path), str(limits.memory_bytes), f"{limits.cpu_s:.0f}"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -78,28 +87,30 @@ def decode(path: Path, out: "npt.NDArray[np.uint8]") -> None:
             timer.cancel()
             child.kill()
     if late.is_set():
-        raise DecodeError(f"found decoding stopped on page {pages} after {limits.wall_s:.0f} s, wanted it done by then")
+        raise DecodeError(f"expected {len(out)} pages within {limits.wall_s:.0f} s, got no further than page {pages}")
     if code == -signal.SIGXCPU:
-        took = f"{limits.cpu_s:.0f} s of computing"
-        raise DecodeError(f"found decoding stopped on page {pages} after {took}, wanted it done by then")
+        within = f"{limits.cpu_s:.0f} s of CPU time"
+        raise DecodeError(f"expected {len(out)} pages within {within}, got no further than page {pages}")
     if code:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise DecodeError(f"found the decoder ended by {how} on page {pages}, wanted {len(out)} pages")
+        raise DecodeError(f"expected {len(out)} pages, got the decoder ended by {how} on page {pages}")
     if pages != len(out):
-        raise DecodeError(f"found {pages} pages, wanted {len(out)} as its header says")
+        raise DecodeError(f"expected {len(out)} pages as the header says, got {pages}")
 
 
 def _receive(stream: IO[bytes], out: "npt.NDArray[np.uint8]") -> int:
-    """Read pages into `out`; give how many came whole. Raises DecodeError when one is not what was declared."""
+    """Read pages into `out`; return how many came whole. Raises DecodeError when one is not what was declared."""
     pages = 0
     while line := stream.readline(_LINE_BYTES).decode(errors="replace"):
         kind, _, rest = line.strip().partition(" ")
         if kind == "error":
             page, _, why = rest.partition(" ")
-            raise DecodeError(f"found page {page} undecodable ({why}), wanted all of them whole")
-        if pages == len(out) or rest != f"L {out.shape[2]} {out.shape[1]}":
-            found = f"page {pages} of {rest}" if kind == "page" else f"{line[:80]!r} from the decoder"
-            raise DecodeError(f"found {found} (mode, width, height), wanted {out.shape} of grey as its header says")
+            raise DecodeError(f"expected {len(out)} pages that decode, got an error on page {page} ({why})")
+        declared = f"L {out.shape[2]} {out.shape[1]}"
+        if pages == len(out) or rest != declared:
+            expected = f"{len(out)} pages of {declared} (mode, width, height) as the header says"
+            got = f"page {pages} of {rest}" if kind == "page" else f"{line[:80]!r} from the decoder"
+            raise DecodeError(f"expected {expected}, got {got}")
         if stream.readinto(out[pages].data) != out[pages].nbytes:  # type: ignore[attr-defined]
             break
         pages += 1
@@ -107,14 +118,14 @@ def _receive(stream: IO[bytes], out: "npt.NDArray[np.uint8]") -> int:
 
 
 def main(path: str, memory_bytes: int, cpu_s: int) -> None:
-    """Be the process: take the limits, then decode."""
+    """Run as the process that decodes: take the limits, then write every page to standard output."""
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, cpu_s),
     ):
         _, hard = resource.getrlimit(kind)
-        # Only the soft one: where both are one, the process is killed, and nobody learns that it was for its time.
+        # Only the soft one: where both are equal, the process is killed, and nobody learns that it was for its time.
         resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
     page, out = 0, sys.stdout.buffer
     try:

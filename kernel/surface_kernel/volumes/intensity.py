@@ -19,44 +19,50 @@ _PLANES = 64  # read at a time: a volume that lies on disk is not held whole
 
 
 class IntensityError(ValueError):
-    """An intensity treatment that is not known here."""
+    """An intensity treatment that is not known here; the message names the entry."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Intensity:
     """Standardise a volume by the mean and standard deviation of its scanned voxels.
 
     Zeros are left out of both: they are the margins of a volume that was cut out of a bigger scan, and their share
-    differs from volume to volume. limit: the standardised values are clipped to ± this many standard deviations.
+    differs from volume to volume.
     """
 
     kind: str = "standardised"
+    """The only treatment there is."""
     limit: float = 5.0
+    """Standardised values are clipped to ± this many standard deviations."""
 
     def __post_init__(self) -> None:
         if self.kind != "standardised":
-            raise IntensityError(f'intensity: found kind "{self.kind}", wanted "standardised"')
+            raise IntensityError(f'intensity.kind: expected "standardised", got "{self.kind}"')
         if not self.limit > 0:
-            raise IntensityError(f"intensity: found limit {self.limit}, wanted a positive number")
+            raise IntensityError(f"intensity.limit: expected a number > 0, got {self.limit}")
 
     @classmethod
     def from_mapping(cls, entries: Mapping[str, Any]) -> Self:
         """Check the entries of a settings or weights file. Raises IntensityError."""
         if set(entries) - {"kind", "limit"}:
-            raise IntensityError(f"intensity: found {sorted(entries)}, wanted kind and limit")
+            raise IntensityError(f"intensity: expected kind and limit, got {sorted(entries)}")
         limit = entries.get("limit", 1)
         if isinstance(limit, bool) or not isinstance(limit, int | float):
-            raise IntensityError(f"intensity: found limit {limit!r}, wanted a positive number")
+            raise IntensityError(f"intensity.limit: expected a number > 0, got {limit!r}")
         return cls(**entries)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Give the entries that `from_mapping` reads."""
+        """Return the entries that `from_mapping` reads."""
         return asdict(self)
 
     def table(self, volume: npt.NDArray[np.uint8]) -> Table:
-        """Give the network's input for every grey value of this volume: float32, shape (256,).
+        """Return the network's input for every grey value of this volume.
 
-        A volume that holds zeros only, or a single other value, has no spread: its table maps that value to 0.
+        Args:
+            volume: uint8 (z, y, x).
+
+        Returns:
+            float32 (256,). Where a volume holds zeros only, or a single other value, that value becomes 0.
         """
         planes = volume.reshape(-1, *volume.shape[-2:])
         counts = np.zeros(256, np.float64)
@@ -70,13 +76,14 @@ class Intensity:
             return np.zeros(256, np.float32)
         mean = float((counts * grey).sum() / total)
         deviation = float(np.sqrt((counts * (grey - mean) ** 2).sum() / total))
-        scaled = (grey - mean) / max(deviation, 1.0)  # under one grey level of spread there is only rounding
+        scaled = (grey - mean) / max(deviation, 1.0)  # a deviation under one grey level is only rounding
         return np.clip(scaled, -self.limit, self.limit).astype(np.float32)
 
 
 @numba.njit(nogil=True, cache=True)
 def _counts(volume: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Count the voxels of every grey value: int64 (256,). In four lines: equal neighbours would wait for each other."""
+    """Return how many voxels have every grey value: int64 (256,)."""
+    # Four tables: with one, a voxel that equals the one before would wait for its count to be written.
     counts = np.zeros((4, 256), np.int64)
     depth, height, width = volume.shape
     for z in range(depth):

@@ -16,9 +16,15 @@ _CLEAR, _END, _FIRST, _CODES = 256, 257, 258, 4096
 
 @numba.njit(nogil=True, cache=True)
 def decode(data: Bytes, out: Bytes) -> bool:
-    """Decode one strip into `out` (bytes,); say whether it filled it and was all right up to there.
+    """Decode one strip.
 
-    Where it says no, `out` holds anything, and a reader that knows odd kinds of LZW should have a try.
+    Args:
+        data: uint8, the strip's bytes.
+        out: uint8, as long as the strip is when decoded; it is written to, and nothing beside it.
+
+    Returns:
+        Whether the strip filled `out` and was in order up to there. Where not, `out` holds anything, and a reader that
+        knows older kinds of LZW should try.
     """
     if data.size == 0 or data[0] != _CLEAR >> 1:  # every strip begins with a clear code, but for an older kind
         return False

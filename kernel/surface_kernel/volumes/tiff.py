@@ -14,72 +14,17 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-MOST_PAGES = 1 << 16  # 200 volumes of the competition, one on the other
-MOST_VALUES = 1 << 21  # places and lengths of strips: a volume of 1,000³ voxels has as many if every row is a strip
+from surface_kernel.volumes.tiff_page import LISTS, NAMES, Page, TiffError
+
+MAX_PAGES = 1 << 16  # 200 volumes of the competition, one on the other
+MAX_VALUES = 1 << 21  # places and lengths of strips: a volume of 1,000³ voxels has as many if every row is a strip
 
 Read = Callable[[int, int], bytes]
 
-_WIDTH, _HEIGHT, _DEPTH, _ROWS_PER_STRIP = 256, 257, 32997, 278
-_BITS, _SAMPLES, _SAMPLE_FORMAT, _PHOTOMETRIC, _ORIENTATION = 258, 277, 339, 262, 274
-_COMPRESSION, _PREDICTOR, _FILL_ORDER = 259, 317, 266
-_STRIP_PLACES, _STRIP_BYTES, _TILE_PLACES, _TILE_BYTES = 273, 279, 324, 325
-# What holds where a tag is missing; photometric has no default, and Pillow and tifffile both take 0.
-_DEFAULTS = {
-    **{_DEPTH: (1,), _ROWS_PER_STRIP: (2**32 - 1,)},
-    **{_BITS: (1,), _SAMPLES: (1,), _SAMPLE_FORMAT: (1,), _PHOTOMETRIC: (0,), _ORIENTATION: (1,)},
-    **{_COMPRESSION: (1,), _PREDICTOR: (1,), _FILL_ORDER: (1,)},
-    **{_STRIP_PLACES: (), _STRIP_BYTES: (), _TILE_PLACES: (), _TILE_BYTES: ()},
-}
-_NAMES = {
-    **{_WIDTH: "ImageWidth", _HEIGHT: "ImageLength", _DEPTH: "ImageDepth", _ROWS_PER_STRIP: "RowsPerStrip"},
-    **{_BITS: "BitsPerSample", _SAMPLES: "SamplesPerPixel", _SAMPLE_FORMAT: "SampleFormat"},
-    **{_PHOTOMETRIC: "PhotometricInterpretation", _ORIENTATION: "Orientation"},
-    **{_COMPRESSION: "Compression", _PREDICTOR: "Predictor", _FILL_ORDER: "FillOrder"},
-    **{_STRIP_PLACES: "StripOffsets", _STRIP_BYTES: "StripByteCounts"},
-    **{_TILE_PLACES: "TileOffsets", _TILE_BYTES: "TileByteCounts"},
-}
-_LISTS = {_BITS, _SAMPLE_FORMAT, _STRIP_PLACES, _STRIP_BYTES, _TILE_PLACES, _TILE_BYTES}
-_AT_LEAST_ONE = (_WIDTH, _HEIGHT, _DEPTH, _ROWS_PER_STRIP, _BITS, _SAMPLES)
 _UNSIGNED = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # the types of tags that count or point, for struct
 _BLOCK_BYTES = 4096  # read at a time: a directory, and mostly the lists that lie behind it
-
-
-class TiffError(ValueError):
-    """A file that is no TIFF, or whose directories are not in order; one line of what was found and wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What one directory declares, the defaults of TIFF 6.0 in place of what it leaves out.
-
-    width, height, depth: in pixels; depth is 1 but for pages that are volumes themselves. bits: of a sample, the most
-    where samples differ. samples: a pixel. sample_format: 1 unsigned, 2 signed, 3 floating point. photometric: 1 where
-    0 is black; compression: 1 none, 5 LZW, 8 and 32946 deflate; predictor, fill_order, orientation: 1 where there is
-    nothing to undo. rows_per_strip: the page's height at the most. offsets, byte_counts: where the strips or tiles lie
-    and how long they are, as the file has them: nothing says that they lie within it, or are as many.
-    """
-
-    width: int
-    height: int
-    depth: int
-    bits: int
-    samples: int
-    sample_format: int
-    photometric: int
-    orientation: int
-    compression: int
-    predictor: int
-    fill_order: int
-    tiled: bool
-    rows_per_strip: int
-    offsets: tuple[int, ...]
-    byte_counts: tuple[int, ...]
-
-    @property
-    def decoded_bytes(self) -> int:
-        """Count the bytes of its pixels when decoded, every row beginning with a byte of its own."""
-        return self.depth * self.height * -(-self.width * self.samples * self.bits // 8)
 
 
 def read_pages(path: Path) -> list[Page]:
@@ -88,28 +33,35 @@ def read_pages(path: Path) -> list[Page]:
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise TiffError("found no regular file, wanted a TIFF")
+            raise TiffError("expected a regular file, got a folder, pipe or device")
         return parse(lambda place, size_bytes: os.pread(file, size_bytes, place), status.st_size)
     finally:
         os.close(file)
 
 
 def parse(read: Read, size_bytes: int) -> list[Page]:
-    """Read what all pages declare of a file of this size; `read` gives bytes of it from a place on, fewer at its end.
+    """Read what all pages of a file declare.
 
-    Raises TiffError, and what `read` does.
+    Args:
+        read: returns as many bytes of the file, from a place on, as it is asked for; fewer at the file's end.
+        size_bytes: the file's.
+
+    Raises:
+        TiffError: where its directories are not in order; and what `read` raises.
     """
     file = _File(read, size_bytes)
     layout, place = _begin(file)
     pages: list[Page] = []
     seen: set[int] = set()
     while place:
+        name = f"directory {len(pages)}"
         if place in seen:
-            raise TiffError(f"found directory {len(pages)} where an earlier one lies, at byte {place:,}, wanted an end")
-        if len(pages) == MOST_PAGES:
-            raise TiffError(f"found more than {MOST_PAGES:,} pages, wanted no more")
+            raise TiffError(f"expected {name} in a place of its own, got it at byte {place:,}, where another one lies")
+        if len(pages) == MAX_PAGES:
+            raise TiffError(f"expected at most {MAX_PAGES:,} pages, got more")
         seen.add(place)
-        page, place = _read_page(file, layout, place, f"directory {len(pages)}")
+        directory = _Directory(file=file, layout=layout, name=name)
+        page, place = directory.read(place)
         pages.append(page)
     return pages
 
@@ -119,50 +71,56 @@ class _File:
 
     def __init__(self, read: Read, size_bytes: int) -> None:
         self._read, self._size_bytes = read, size_bytes
-        self._left_bytes, self._left_values = size_bytes, MOST_VALUES
+        self._left_bytes, self._left_values = size_bytes, MAX_VALUES
         self._block, self._first = b"", 0
 
     def take(self, place: int, count: int, what: str) -> bytes:
-        """Give `count` bytes from a place on."""
+        """Return `count` bytes from a place on. Raises TiffError, with `what` as their name."""
         if place + count > self._size_bytes:
-            raise TiffError(f"found {what} up to byte {place + count:,} of {self._size_bytes:,}, wanted it in the file")
+            raise TiffError(f"expected {what} within {self._size_bytes:,} bytes, got it up to byte {place + count:,}")
         self._left_bytes -= count
         if self._left_bytes < 0:  # or a small file could name its bytes time and again, and keep us at it for hours
-            raise TiffError(f"found {what} on bytes of something else, wanted directories apart from each other")
+            raise TiffError(f"expected directories apart from each other, got {what} on bytes of something else")
         start = place - self._first
         if start < 0 or start + count > len(self._block):
             self._block, self._first, start = self._read(place, max(count, _BLOCK_BYTES)), place, 0
             if len(self._block) < count:
-                raise TiffError(f"found {len(self._block):,} bytes of {what}, wanted {count:,}")
+                raise TiffError(f"expected {count:,} bytes of {what}, got {len(self._block):,}")
         return self._block[start : start + count]
 
     def count(self, values: int) -> None:
-        """Count values that were found, of any tag."""
+        """Count values that were read, of any tag. Raises TiffError when they are too many."""
         self._left_values -= values
         if self._left_values < 0:
-            raise TiffError(f"found more than {MOST_VALUES:,} values in the directories, wanted no more")
+            raise TiffError(f"expected at most {MAX_VALUES:,} values in the directories, got more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """How numbers are written: the order of their bytes, a directory's number of entries, an entry, a place."""
+    """How numbers are written."""
 
     order: str
+    """Of their bytes, for struct: "<" or ">"."""
     entries: struct.Struct
+    """How many entries a directory has."""
     entry: struct.Struct
+    """Tag, type, number of values, and the values or their place."""
     place: struct.Struct
+    """A byte of the file."""
 
     @classmethod
-    def of(cls, order: str, entries: str, entry: str, place: str) -> "_Layout":
-        return cls(order, *(struct.Struct(order + code) for code in (entries, entry, place)))
+    def of(cls, order: str, *, entries: str, entry: str, place: str) -> "_Layout":
+        """Return the layout of these codes of struct."""
+        structs = {"entries": entries, "entry": entry, "place": place}
+        return cls(order=order, **{name: struct.Struct(order + code) for name, code in structs.items()})
 
 
-_CLASSIC = {order: _Layout.of(order, "H", "HHI4s", "I") for order in "<>"}
-_BIG = {order: _Layout.of(order, "Q", "HHQ8s", "Q") for order in "<>"}
+_CLASSIC = {order: _Layout.of(order, entries="H", entry="HHI4s", place="I") for order in "<>"}
+_BIG = {order: _Layout.of(order, entries="Q", entry="HHQ8s", place="Q") for order in "<>"}
 
 
 def _begin(file: _File) -> tuple[_Layout, int]:
-    """Read the file's head: how its numbers are written, and where the first directory lies."""
+    """Return how the file's numbers are written, and where its first directory lies, as its head says."""
     head = file.take(0, 8, "a head")
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     kind = struct.unpack(f"{order}H", head[2:4])[0] if order else None
@@ -171,60 +129,57 @@ def _begin(file: _File) -> tuple[_Layout, int]:
     elif order and kind == 43 and struct.unpack(f"{order}HH", head[4:]) == (8, 0):
         layout, place = _BIG[order], file.take(8, 8, "a head")
     else:
-        raise TiffError(f"found a file that begins with {head!r}, wanted a TIFF")
+        raise TiffError(f"expected a TIFF, got a file that begins with {head!r}")
     return layout, layout.place.unpack(place)[0]
 
 
-def _read_page(file: _File, layout: _Layout, place: int, what: str) -> tuple[Page, int]:
-    """Read a directory; give also the place of the next one, 0 after the last."""
-    (count,) = layout.entries.unpack(file.take(place, layout.entries.size, what))
-    place += layout.entries.size
-    content = file.take(place, count * layout.entry.size + layout.place.size, what)
-    found = {}
-    for tag, kind, values, inline in layout.entry.iter_unpack(content[: -layout.place.size]):
-        if tag not in _NAMES:
-            continue
-        if tag in found:  # readers differ in which one they believe
-            raise TiffError(f"found {_NAMES[tag]} twice in {what}, wanted it once")
-        found[tag] = _values(file, layout, tag, kind, values, inline, f"{_NAMES[tag]} in {what}")
-    return _page(found, what), layout.place.unpack(content[-layout.place.size :])[0]
+class _Entry(NamedTuple):
+    """One entry of a directory, as it is stored."""
+
+    tag: int
+    kind: int
+    """The type of its values, as TIFF numbers it."""
+    values: int
+    """How many there are."""
+    content: bytes
+    """The values themselves where they are short enough, else their place."""
 
 
-def _values(file: _File, layout: _Layout, tag: int, kind: int, count: int, inline: bytes, what: str) -> tuple[int, ...]:
-    if kind not in _UNSIGNED:
-        raise TiffError(f"found {what} of type {kind}, wanted whole numbers of type {', '.join(map(str, _UNSIGNED))}")
-    if count != 1 and (count == 0 or tag not in _LISTS):
-        raise TiffError(f"found {count:,} values of {what}, wanted {'some' if tag in _LISTS else 'one'}")
-    file.count(count)
-    numbers = struct.Struct(f"{layout.order}{count}{_UNSIGNED[kind]}")
-    if numbers.size > len(inline):
-        inline = file.take(layout.place.unpack(inline)[0], numbers.size, what)
-    return numbers.unpack(inline[: numbers.size])
+@dataclass(frozen=True, kw_only=True)
+class _Directory:
+    """Reads one directory."""
 
+    file: _File
+    layout: _Layout
+    name: str
+    """In messages."""
 
-def _page(found: dict[int, tuple[int, ...]], what: str) -> Page:
-    for tag in (_WIDTH, _HEIGHT):
-        if tag not in found:
-            raise TiffError(f"found no {_NAMES[tag]} in {what}, wanted one")
-    found = _DEFAULTS | found
-    for tag in _AT_LEAST_ONE:
-        if min(found[tag]) < 1:
-            raise TiffError(f"found {_NAMES[tag]} 0 in {what}, wanted at least 1")
-    tiled = bool(found[_TILE_PLACES])
-    return Page(
-        width=found[_WIDTH][0],
-        height=found[_HEIGHT][0],
-        depth=found[_DEPTH][0],
-        bits=max(found[_BITS]),
-        samples=found[_SAMPLES][0],
-        sample_format=found[_SAMPLE_FORMAT][0],
-        photometric=found[_PHOTOMETRIC][0],
-        orientation=found[_ORIENTATION][0],
-        compression=found[_COMPRESSION][0],
-        predictor=found[_PREDICTOR][0],
-        fill_order=found[_FILL_ORDER][0],
-        tiled=tiled,
-        rows_per_strip=min(found[_ROWS_PER_STRIP][0], found[_HEIGHT][0]),
-        offsets=found[_TILE_PLACES if tiled else _STRIP_PLACES],
-        byte_counts=found[_TILE_BYTES if tiled else _STRIP_BYTES],
-    )
+    def read(self, place: int) -> tuple[Page, int]:
+        """Read the directory at this place; return its page and the place of the next one, 0 after the last."""
+        layout = self.layout
+        (count,) = layout.entries.unpack(self.file.take(place, layout.entries.size, self.name))
+        place += layout.entries.size
+        content = self.file.take(place, count * layout.entry.size + layout.place.size, self.name)
+        values: dict[int, tuple[int, ...]] = {}
+        for entry in map(_Entry._make, layout.entry.iter_unpack(content[: -layout.place.size])):
+            if entry.tag not in NAMES:
+                continue
+            if entry.tag in values:  # readers differ in which one they believe
+                raise TiffError(f"expected {NAMES[entry.tag]} once in {self.name}, got it twice")
+            values[entry.tag] = self._values(entry)
+        return Page.of(values, self.name), layout.place.unpack(content[-layout.place.size :])[0]
+
+    def _values(self, entry: _Entry) -> tuple[int, ...]:
+        what = f"{NAMES[entry.tag]} in {self.name}"
+        if entry.kind not in _UNSIGNED:
+            kinds = ", ".join(map(str, _UNSIGNED))
+            raise TiffError(f"expected {what} of whole numbers, type {kinds}, got type {entry.kind}")
+        if entry.values != 1 and (entry.values == 0 or entry.tag not in LISTS):
+            expected = "values" if entry.tag in LISTS else "one value"
+            raise TiffError(f"expected {expected} of {what}, got {entry.values:,}")
+        self.file.count(entry.values)
+        numbers = struct.Struct(f"{self.layout.order}{entry.values}{_UNSIGNED[entry.kind]}")
+        content = entry.content
+        if numbers.size > len(content):
+            content = self.file.take(self.layout.place.unpack(content)[0], numbers.size, what)
+        return numbers.unpack(content[: numbers.size])

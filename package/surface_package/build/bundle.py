@@ -37,7 +37,7 @@ def build(
 ) -> Path:
     """Make a bundle of these members, in this order, and return its folder; the same inputs give the same bytes.
 
-    weights: files, or folders of runs. settings: a TOML file for views or stages, threshold and dust, the kernel's
+    weights: files, or folders of runs. settings: a TOML file for views or stages and post-processing, the kernel's
     defaults without one. wheel_folder: where the pinned wheels lie or are fetched to, a cache of the user's without
     one; `offline` refuses to fetch. Of the libraries that build networks, it holds the ones that these weights need.
     half: a volume; the weights are written in float16, and the manifest says what that changes on this volume.

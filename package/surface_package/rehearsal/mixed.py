@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.image_files import write_lzw
 
 CASE = "made_for_rehearsal"
 SHAPE_ZYX = (40, 48, 56)
@@ -44,7 +44,7 @@ def make_small(folder: Path) -> Path:
 
 def _make_volume(images: Path) -> None:
     noise = np.random.default_rng(0).normal(90, 25, SHAPE_ZYX).clip(0, 255).astype(np.uint8)
-    volume.write_lzw(images / f"{CASE}.tif", noise)
+    write_lzw(images / f"{CASE}.tif", noise)
 
 
 def without_small(submission: Path) -> bytes:

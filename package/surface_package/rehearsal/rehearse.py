@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from surface_kernel import disk
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.header import read_header
 from surface_package.build import manifest
 from surface_package.rehearsal import enclosure, faults, image, limits, mixed, pythons
 from surface_package.rehearsal.stage import (
@@ -186,7 +186,7 @@ def _judge_time(
     outcome: Outcome, competition: Path, names: Sequence[str], report: dict[str, Any]
 ) -> tuple[Outcome, list[str]]:
     """Scale a run to the hidden test; without the small volume, of which a whole tile was computed."""
-    voxels = sum(math.prod(volume.read_header(competition / "test_images" / name).shape_zyx) for name in names)
+    voxels = sum(math.prod(read_header(competition / "test_images" / name).shape_zyx) for name in names)
     seconds = [entry.get("seconds", 0.0) for entry in report.get("volumes", ()) if f"{entry['case']}.tif" in names]
     device = str(report.get("how", {}).get("device", {}).get("name", "unknown"))
     scaled_s = limits.scaled_s(outcome.wall_s, voxels, seconds, limits.workers(device))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.header import read_header
 from surface_package.build import manifest
 from surface_package.rehearsal import guard, image
 from surface_package.rehearsal.enclosure import KAGGLE, Enclosure
@@ -169,7 +169,7 @@ def check_masks(zip_path: Path, competition: Path) -> list[str]:
         for name in archive.namelist():
             try:
                 shape_zyx, fault = read_mask(archive.read(name))
-                wanted_zyx = volume.read_header(competition / "test_images" / name).shape_zyx
+                wanted_zyx = read_header(competition / "test_images" / name).shape_zyx
             except Exception as error:  # Pillow raises whatever its parser trips over
                 findings.append(f"{name}: found {type(error).__name__}: {error}, wanted a mask and its image")
                 continue

@@ -22,8 +22,8 @@ from surface_kernel.networks.weights import Metadata, WeightsError
 from surface_kernel.volumes.intensity import Intensity
 
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
-NOTHING = Cost(1, 1, 1)
-TOLD = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), (32, 32, 32))
+NOTHING = Cost(flop=1, activation_bytes=1, elements=1)
+TOLD = Metadata(architecture=Architecture("Linknet", "efficientnet-b0"), intensity=Intensity(), tile_zyx=(32, 32, 32))
 TILE = SimpleNamespace(intensity=Intensity(), tile_zyx=(3, 4, 5), overlap=0.5, threshold=0.5)
 
 
@@ -148,7 +148,9 @@ def test_only_networks_that_look_no_further_than_their_surroundings_get_larger_t
     tmp_path, monkeypatch, decoder, norm, local
 ):
     monkeypatch.setattr(engine_module, "restore", lambda architecture, state: nn.Conv3d(1, 1, 1))
-    metadata = Metadata(Architecture(decoder, "resnet18", norm), Intensity(), (64, 64, 64), 0.5)
+    metadata = Metadata(
+        architecture=Architecture(decoder, "resnet18", norm), intensity=Intensity(), tile_zyx=(64, 64, 64), overlap=0.5
+    )
     weights.save(tmp_path / "a.safetensors", {"w": torch.zeros(1)}, metadata)
     with Engine.load([tmp_path / "a.safetensors"], Settings(), device_name="cpu") as engine:
         assert (engine.grid((128, 128, 128)).tile_zyx == (128, 128, 128)) is local
@@ -158,7 +160,7 @@ def test_only_networks_that_look_no_further_than_their_surroundings_get_larger_t
 def saved(path, **changes):
     """Writes a weights file whose state fits no network."""
     entries = {"tile_zyx": (32, 32, 32), "overlap": 0.25} | changes
-    metadata = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), **entries)
+    metadata = Metadata(architecture=Architecture("Linknet", "efficientnet-b0"), intensity=Intensity(), **entries)
     weights.save(path, {"w": torch.zeros(1)}, metadata)
     return path
 
@@ -183,7 +185,7 @@ def test_members_with_other_tiles_are_refused(tmp_path, changes):
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    with pytest.raises(NetworkError, match="found a state that does not fit"):
+    with pytest.raises(NetworkError, match="expected a state of this network, got another"):
         Engine.load([saved(tmp_path / "a.safetensors")], Settings(), device_name="cpu")
 
 

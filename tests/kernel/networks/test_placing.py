@@ -43,13 +43,13 @@ def test_a_gpu_is_chosen_where_there_is_one(monkeypatch):
 @pytest.mark.parametrize("name", ["cuda:7", "cuda:2", "cuda:-1", "cuda:one"])
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(DeviceError, match=f'"{name}" is not one of the 2 CUDA devices here'):
+    with pytest.raises(DeviceError, match=f'expected one of the 2 CUDA devices here, got "{name}"'):
         choose(name)
 
 
 def test_cuda_without_any_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(DeviceError, match='"cuda" is not one of the 0 CUDA devices here'):
+    with pytest.raises(DeviceError, match='expected one of the 0 CUDA devices here, got "cuda"'):
         choose("cuda")
 
 
@@ -88,12 +88,14 @@ def test_tiles_are_as_large_as_memory_and_32_bits_allow(monkeypatch):
     monkeypatch.setattr(placing, "machine_bytes", lambda: 10**10)
     monkeypatch.setattr(placing, "cores", lambda: 4)
     full = Device(name="cpu", dtype="float32", batch=1, threads=4)
-    assert within_memory(full, Cost(1, 200, 32)).tile_voxels == 10**7  # a fifth of 10 GB, at 200 bytes a voxel
-    assert within_memory(full, Cost(1, 200, 32)).kept_bytes == 1.5e9
+    assert (
+        within_memory(full, Cost(flop=1, activation_bytes=200, elements=32)).tile_voxels == 10**7
+    )  # a fifth of 10 GB, at 200 bytes a voxel
+    assert within_memory(full, Cost(flop=1, activation_bytes=200, elements=32)).kept_bytes == 1.5e9
     # Half of the cores and so of the memory, and half the bytes a voxel.
     half = Device(name="cpu", dtype="bfloat16", batch=1, threads=2)
-    assert within_memory(half, Cost(1, 200, 32)).tile_voxels == 10**7
-    assert within_memory(full, Cost(1, 0.001, 1024)).tile_voxels == 2**21 - 1
+    assert within_memory(half, Cost(flop=1, activation_bytes=200, elements=32)).tile_voxels == 10**7
+    assert within_memory(full, Cost(flop=1, activation_bytes=0.001, elements=1024)).tile_voxels == 2**21 - 1
 
 
 def test_the_machine_has_memory():

@@ -16,9 +16,9 @@ from surface_kernel.networks.weights import Metadata, WeightsError, describe, lo
 from surface_kernel.volumes.intensity import Intensity
 
 METADATA = Metadata(
-    Architecture("FPN", "resnet34"),
-    Intensity(limit=3.0),
-    (32, 64, 96),
+    architecture=Architecture("FPN", "resnet34"),
+    intensity=Intensity(limit=3.0),
+    tile_zyx=(32, 64, 96),
     overlap=0.25,
     threshold=0.4,
     provenance={"commit": "abc", "fold": 2, "score": 0.55, "n_averaged": None},
@@ -98,7 +98,7 @@ def test_a_flipped_bit_in_the_tensors_is_refused(file, where):
     content[where] ^= 1
     file.write_bytes(content)
     assert describe(file) == METADATA
-    with pytest.raises(WeightsError, match=r"w\.safetensors: found sha256 .*, wanted .*: the file was changed"):
+    with pytest.raises(WeightsError, match=r"w\.safetensors: expected sha256 .*: the file was changed; copy"):
         load(file)
 
 
@@ -122,7 +122,7 @@ def test_a_header_that_says_something_else_is_refused_though_it_could_be_run(fil
     assert content.count(text) == 1
     file.write_bytes(content.replace(text, other))
     describe(file)
-    with pytest.raises(WeightsError, match=r"found sha256 .*: the file was changed"):
+    with pytest.raises(WeightsError, match=r"expected sha256 .*: the file was changed"):
         load(file)
 
 
@@ -130,14 +130,17 @@ def test_a_header_that_says_something_else_is_refused_though_it_could_be_run(fil
 def test_a_truncated_file_is_refused(file, end):
     file.write_bytes(file.read_bytes()[:end])
     for read in (describe, load):
-        with pytest.raises(WeightsError, match=r"w\.safetensors: found no safetensors file"):
+        with pytest.raises(
+            WeightsError,
+            match=r"w\.safetensors: expected a weights file .*, got no safetensors file",
+        ):
             read(file)
 
 
 def test_a_longer_file_is_refused(file):
     file.write_bytes(file.read_bytes() + b"\0")
     for read in (describe, load):
-        with pytest.raises(WeightsError, match="found no safetensors file"):
+        with pytest.raises(WeightsError, match="got no safetensors file"):
             read(file)
 
 
@@ -145,12 +148,12 @@ def test_a_longer_file_is_refused(file):
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, make):
     make(tmp_path / "w.safetensors")
     for read in (describe, load):
-        with pytest.raises(WeightsError, match="found "):
+        with pytest.raises(WeightsError, match=r"expected a weights file \(surface-weights/2\)"):
             read(tmp_path / "w.safetensors")
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="found no such file"):
+    with pytest.raises(WeightsError, match=r"w\.safetensors: no such file; expected a weights file"):
         describe(tmp_path / "w.safetensors")
 
 
@@ -170,7 +173,7 @@ def test_a_pickle_is_refused_and_never_run(tmp_path, monkeypatch, write):
     path = tmp_path / "w.safetensors"
     write(path)
     for read in (describe, load):
-        with pytest.raises(WeightsError, match="found no safetensors file"):
+        with pytest.raises(WeightsError, match="got no safetensors file"):
             read(path)
     assert not CANARY.exists()
     pickle.loads(pickle.dumps(Canary()))
@@ -198,43 +201,46 @@ def rewritten(path, **changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "found"),
+    ("changes", "message"),
     [
-        ({"format": "surface-weights/1"}, "found '\"surface-weights/1\"' in the metadata, wanted surface-weights/2"),
-        ({"format": None}, "found 'no format' in the metadata"),
-        ({"emits": "probability"}, "found a network that emits 'probability', wanted 'logits'"),
-        ({"emits": None}, "found metadata .*, wanted .*'emits'"),
-        ({"more": 1}, "found metadata .*'more'.*, wanted"),
-        ({"tile_zyx": [32, 32, 48]}, r"tile: found \(32, 32, 48\) voxels, wanted three positive multiples of 32"),
-        ({"tile_zyx": [32.0, 32, 32]}, "tile: found"),
-        ({"tile_zyx": 32}, "tile_zyx: found 32, wanted a list"),
-        ({"tile_zyx": "abc"}, "tile_zyx: found 'abc', wanted a list"),
-        ({"tile_zyx": [True, 32, 32]}, "tile: found"),
-        ({"tile_zyx": [32, 32, 2048]}, "voxels, wanted 1024 at most along an axis"),
-        ({"tile_zyx": [32, 32, 32 * 10**4000]}, "tile: found"),
-        ({"overlap": 1.0}, "found overlap 1.0"),
-        ({"overlap": "half"}, "overlap: found 'half', wanted a number"),
-        ({"overlap": False}, "overlap: found False, wanted a number"),
-        ({"overlap": 10**400}, r"overlap: found 10{119}…, wanted a number"),
-        ({"threshold": math.nan}, "threshold: found nan, wanted a number"),
-        ({"threshold": math.inf}, "threshold: found inf, wanted a number"),
-        ({"threshold": True}, "threshold: found True, wanted a number"),
-        ({"threshold": 0}, "found threshold 0, wanted a probability"),
-        ({"architecture": {"decoder": "Unet", "encoder": "vit"}}, "encoder: found 'vit'"),
-        ({"architecture": [["decoder"], "encoder"]}, r"architecture: found .*, wanted a dict"),
-        ({"architecture": {"decoder": [["Unet"]], "encoder": {}}}, "decoder: found"),
-        ({"intensity": {"kind": "minmax"}}, 'intensity: found kind "minmax"'),
-        ({"intensity": []}, r"intensity: found \[\], wanted a dict"),
-        ({"intensity": {"kind": "\n\ud800"}}, r"intensity: found kind "),
-        ({"intensity": {"limit": 10**400}}, "intensity: found limit 1000"),
-        ({"provenance": [1]}, r"provenance: found \[1\], wanted a dict"),
+        (
+            {"format": "surface-weights/1"},
+            r"expected .*weights/2\), got '\"surface-weights/1\"' in the metadata",
+        ),
+        ({"format": None}, "got 'no format' in the metadata"),
+        ({"emits": "probability"}, "emits: expected a network that emits 'logits', got 'probability'"),
+        ({"emits": None}, "expected metadata .*'emits'.*, got "),
+        ({"more": 1}, "expected metadata .*, got .*'more'"),
+        ({"tile_zyx": [32, 32, 48]}, r"tile: expected three positive multiples of 32, got \(32, 32, 48\) voxels"),
+        ({"tile_zyx": [32.0, 32, 32]}, "tile: expected"),
+        ({"tile_zyx": 32}, "tile_zyx: expected a list, got 32"),
+        ({"tile_zyx": "abc"}, "tile_zyx: expected a list, got 'abc'"),
+        ({"tile_zyx": [True, 32, 32]}, "tile: expected"),
+        ({"tile_zyx": [32, 32, 2048]}, "tile: expected at most 1024 voxels along an axis"),
+        ({"tile_zyx": [32, 32, 32 * 10**4000]}, "tile: expected"),
+        ({"overlap": 1.0}, "overlap: expected a share from 0 to below 1, got 1.0"),
+        ({"overlap": "half"}, "overlap: expected a number, got 'half'"),
+        ({"overlap": False}, "overlap: expected a number, got False"),
+        ({"overlap": 10**400}, r"overlap: expected a number, got 10{119}…"),
+        ({"threshold": math.nan}, "threshold: expected a number, got nan"),
+        ({"threshold": math.inf}, "threshold: expected a number, got inf"),
+        ({"threshold": True}, "threshold: expected a number, got True"),
+        ({"threshold": 0}, "threshold: expected a probability between 0 and 1, got 0"),
+        ({"architecture": {"decoder": "Unet", "encoder": "vit"}}, "encoder: expected one of .*, got 'vit'"),
+        ({"architecture": [["decoder"], "encoder"]}, r"architecture: expected a dict, got "),
+        ({"architecture": {"decoder": [["Unet"]], "encoder": {}}}, "decoder: expected"),
+        ({"intensity": {"kind": "minmax"}}, 'intensity.kind: expected "standardised", got "minmax"'),
+        ({"intensity": []}, r"intensity: expected a dict, got \[\]"),
+        ({"intensity": {"kind": "\n\ud800"}}, r"intensity.kind: expected "),
+        ({"intensity": {"limit": 10**400}}, "intensity.limit: expected a number, got 1000"),
+        ({"provenance": [1]}, r"provenance: expected a dict, got \[1\]"),
     ],
 )
-def test_metadata_that_cannot_be_run_is_refused(tmp_path, changes, found):
+def test_metadata_that_cannot_be_run_is_refused(tmp_path, changes, message):
     path = tmp_path / "w.safetensors"
     rewritten(path, **changes)
     for read in (describe, load):
-        with pytest.raises(WeightsError, match=found) as caught:
+        with pytest.raises(WeightsError, match=message) as caught:
             read(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert str(caught.value).isprintable()
@@ -267,32 +273,32 @@ def test_a_tensor_that_does_not_lie_in_its_file_is_refused(tmp_path, change):
     path = tmp_path / "w.safetensors"
     sealed(path, GOOD | {"a": TENSOR | change}, bytes(8))
     for read in (describe, load):
-        with pytest.raises(WeightsError, match="found no safetensors file"):
+        with pytest.raises(WeightsError, match="got no safetensors file"):
             read(path)
 
 
 def test_tensors_that_overlap_are_refused(tmp_path):
     sealed(tmp_path / "w.safetensors", GOOD | {"a": TENSOR, "b": TENSOR}, bytes(8))
-    with pytest.raises(WeightsError, match="found no safetensors file"):
+    with pytest.raises(WeightsError, match="got no safetensors file"):
         load(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("prefix", "found"),
+    ("prefix", "message"),
     [
-        ("[" * 100_000, "found no safetensors file"),
-        ("9" * 5000, "found no safetensors file"),
-        ("[1]" + " " * 200, "found no safetensors file"),
-        ('{"__metadata__":7}' + " " * 200, "found no safetensors file"),
-        ("\ud800" * 100, "found no safetensors file"),
-        (" " * (1 << 22) + "{}", "found 'no format' in the metadata"),
+        ("[" * 100_000, "got no safetensors file"),
+        ("9" * 5000, "got no safetensors file"),
+        ("[1]" + " " * 200, "got no safetensors file"),
+        ('{"__metadata__":7}' + " " * 200, "got no safetensors file"),
+        ("\ud800" * 100, "got no safetensors file"),
+        (" " * (1 << 22) + "{}", "got 'no format' in the metadata"),
     ],
 )
-def test_a_header_that_is_none_is_refused(tmp_path, prefix, found):
+def test_a_header_that_is_none_is_refused(tmp_path, prefix, message):
     path = tmp_path / "w.safetensors"
     sealed(path, None, prefix=prefix)
     for read in (describe, load):
-        with pytest.raises(WeightsError, match=found) as caught:
+        with pytest.raises(WeightsError, match=message) as caught:
             read(path)
         assert str(caught.value).isprintable()
 
@@ -309,20 +315,20 @@ def test_nonsense_in_the_metadata_is_refused_however_deep(tmp_path):
 def test_a_digest_that_lies_elsewhere_is_none(tmp_path):
     """With spaces between the entries the header says the same, but not at the same place."""
     sealed(tmp_path / "w.safetensors", None, prefix=json.dumps(GOOD))
-    with pytest.raises(WeightsError, match="found no sha256 at the head of the metadata"):
+    with pytest.raises(WeightsError, match="got no sha256 at the head of the metadata"):
         load(tmp_path / "w.safetensors")
 
 
 def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path):
     save_file(STATE, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="found 'no format' in the metadata, wanted surface-weights/2"):
+    with pytest.raises(WeightsError, match=r"expected .*surface-weights/2\), got 'no format' in the metadata"):
         describe(tmp_path / "w.safetensors")
 
 
 def test_a_file_without_a_digest_is_neither_described_nor_loaded(tmp_path):
     save_file(STATE, tmp_path / "w.safetensors", METADATA.to_strings())
     for read in (describe, load):
-        with pytest.raises(WeightsError, match=r"found metadata .*, wanted .*'sha256'"):
+        with pytest.raises(WeightsError, match=r"expected metadata .*'sha256'.*, got "):
             read(tmp_path / "w.safetensors")
 
 

@@ -6,7 +6,8 @@ from hypothesis.extra.numpy import arrays
 from masks import mask_settings
 from scipy import ndimage
 
-from surface_kernel.postprocess.mask import MaskSettings, MaskSettingsError, clear, finish_mask, make_mask
+from surface_kernel.postprocess.mask import clear, finish_mask, make_mask
+from surface_kernel.postprocess.mask_settings import MaskSettings, MaskSettingsError
 from surface_kernel.postprocess.steps import STEPS, DropSmallComponents, StepError, Threshold, step_from_table
 from surface_kernel.probability import above, probabilities
 from surface_kernel.volumes.scanned import scanned_bits, unpacked

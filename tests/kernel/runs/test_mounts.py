@@ -45,48 +45,48 @@ def test_a_file_that_was_changed_is_named_with_both_digests(tmp_path, name):
     found, wanted = (sha256(content).hexdigest() for content in (CONTENTS[name] + b" ", CONTENTS[name]))
     with pytest.raises(MountError) as caught:
         read_bundle(tmp_path)
-    told = f"found sha256 {found}, wanted {wanted} as the manifest lists: the file was changed"
-    assert str(caught.value) == f"{tmp_path / name}: {told}"
+    message = f"expected sha256 {wanted} as the manifest lists, got {found}: the file was changed"
+    assert str(caught.value) == f"{tmp_path / name}: {message}"
 
 
 def test_weights_that_changed_places_are_refused(tmp_path):
     bundle(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(CONTENTS["b.safetensors"])
     (tmp_path / "b.safetensors").write_bytes(CONTENTS["a.safetensors"])
-    with pytest.raises(MountError, match=r"b\.safetensors: found sha256 .* the file was changed"):
+    with pytest.raises(MountError, match=r"b\.safetensors: expected sha256 .* the file was changed"):
         read_bundle(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("manifest", "found"),
     [
-        (b"{", "found no readable manifest"),
-        (b"\xff", "found no readable manifest"),
-        (b"[" * 100_000, "found no readable manifest"),
-        (b"9" * 5000, "found no readable manifest"),
-        (b" " * (2 << 20), "found more than 1048576 bytes"),
-        (b"[]", "found another format, wanted surface-bundle/1"),
-        (GOOD | {"format": "surface-bundle/2"}, "found another format"),
-        (GOOD | {"weights": None}, "found weights None, wanted a list of file names"),
-        (GOOD | {"weights": []}, r"found weights \[\]"),
-        (GOOD | {"weights": "a.safetensors"}, "found weights 'a.safetensors'"),
-        (GOOD | {"weights": [1]}, r"found weights \[1\]"),
-        (GOOD | {"weights": ["c.safetensors"]}, "found no file 'c.safetensors'"),
-        (GOOD | {"weights": ["../a.safetensors"]}, "found no file '../a.safetensors'"),
-        (GOOD | {"weights": [".."]}, "found no file '..'"),
-        (GOOD | {"weights": [""]}, "found no file ''"),
-        (GOOD | {"weights": ["a.safetensors\0"]}, r"found no file 'a\.safetensors\\x00'"),
-        (GOOD | {"weights": ["\ud800"]}, r"found no file '\\ud800'"),
-        (GOOD | {"weights": ["a" * 5000]}, "found no file 'aaa"),
-        (GOOD | {"settings": None}, "found settings None, wanted a file name"),
-        (GOOD | {"settings": ["settings.json"]}, r"found settings \['settings.json'\]"),
-        (GOOD | {"settings": "../settings.json"}, "found no file '../settings.json'"),
-        (GOOD | {"files": None}, "found no table 'files'"),
-        (GOOD | {"files": ["a.safetensors"]}, "found no table 'files'"),
-        (listed(a=None), r"found 'a\.safetensors' listed as None, wanted a sha256"),
-        (listed(b=["00"]), r"found 'b\.safetensors' listed as \['00'\], wanted a sha256"),
-        (listed(settings={"sha256": 7}), r"found 'settings\.json' listed as {'sha256': 7}, wanted a sha256"),
-        (listed(settings={"sha256": "A" * 64}), "wanted a sha256"),
+        (b"{", "expected the manifest of a surface-bundle/1 bundle, got"),
+        (b"\xff", "expected the manifest of a surface-bundle/1 bundle, got"),
+        (b"[" * 100_000, "expected the manifest of a surface-bundle/1 bundle, got"),
+        (b"9" * 5000, "expected the manifest of a surface-bundle/1 bundle, got"),
+        (b" " * (2 << 20), "expected at most 1048576 bytes, got more"),
+        (b"[]", r"format: expected surface-bundle/1, got \[\]"),
+        (GOOD | {"format": "surface-bundle/2"}, "format: expected surface-bundle/1, got 'surface-bundle/2'"),
+        (GOOD | {"weights": None}, "weights: expected a list of file names, got None"),
+        (GOOD | {"weights": []}, r"weights: expected a list of file names, got \[\]"),
+        (GOOD | {"weights": "a.safetensors"}, "weights: expected a list of file names, got 'a.safetensors'"),
+        (GOOD | {"weights": [1]}, r"weights: expected a list of file names, got \[1\]"),
+        (GOOD | {"weights": ["c.safetensors"]}, "got no file 'c.safetensors'"),
+        (GOOD | {"weights": ["../a.safetensors"]}, "got no file '../a.safetensors'"),
+        (GOOD | {"weights": [".."]}, "got no file '..'"),
+        (GOOD | {"weights": [""]}, "got no file ''"),
+        (GOOD | {"weights": ["a.safetensors\0"]}, r"got no file 'a\.safetensors\\x00'"),
+        (GOOD | {"weights": ["\ud800"]}, r"got no file '\\ud800'"),
+        (GOOD | {"weights": ["a" * 5000]}, "got no file 'aaa"),
+        (GOOD | {"settings": None}, "settings: expected a file name, got None"),
+        (GOOD | {"settings": ["settings.json"]}, r"settings: expected a file name, got \['settings.json'\]"),
+        (GOOD | {"settings": "../settings.json"}, "got no file '../settings.json'"),
+        (GOOD | {"files": None}, "files: expected a table with a sha256 for every file, got None"),
+        (GOOD | {"files": ["a.safetensors"]}, "files: expected a table with a sha256 for every file"),
+        (listed(a=None), r"files: expected a sha256 for 'a\.safetensors', got None"),
+        (listed(b=["00"]), r"files: expected a sha256 for 'b\.safetensors', got \['00'\]"),
+        (listed(settings={"sha256": 7}), r"files: expected a sha256 for 'settings\.json', got {'sha256': 7}"),
+        (listed(settings={"sha256": "A" * 64}), "files: expected a sha256 for"),
     ],
 )
 def test_a_manifest_that_cannot_be_followed_is_named(tmp_path, manifest, found):
@@ -99,7 +99,7 @@ def test_a_manifest_that_cannot_be_followed_is_named(tmp_path, manifest, found):
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
-    with pytest.raises(MountError, match=r"manifest\.json: found no readable file"):
+    with pytest.raises(MountError, match=r"manifest\.json: no such file"):
         read_bundle(tmp_path)
 
 
@@ -109,7 +109,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, name, make):
     bundle(tmp_path)
     (tmp_path / name).unlink()
     make(tmp_path / name)
-    with pytest.raises(MountError, match="found no "):
+    with pytest.raises(MountError, match=r"no such file; expected one of|got no file"):
         read_bundle(tmp_path)
 
 
@@ -144,20 +144,20 @@ def test_an_id_counts_once_and_an_empty_row_not_at_all(tmp_path):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (None, "found no readable table"),
-        (b"", "found no rows"),
-        (b"id,scroll_id\n", "found no rows"),
-        (b"id\n\xff\xfe\n", "found no readable table"),
-        (b"case,scroll_id\n1,2\n", "found no rows"),
-        (b"id,scroll_id\n,3\n", "found no rows"),
-        (b"id,scroll_id\n../../etc,2\n", r"found id '\.\./\.\./etc', wanted"),
-        (b"id,scroll_id\na/b,2\n", "found id 'a/b', wanted"),
-        (b"id,scroll_id\na\\b,2\n", "found id .*, wanted a plain name"),
-        (b"id,scroll_id\na\0b,2\n", r"found id 'a\\x00b', wanted a plain name"),
-        (b"id,scroll_id\na\x1bb,2\n", r"found id 'a\\x1bb', wanted a plain name"),
-        (b'id,scroll_id\n"a\nb",2\n', r"found id 'a\\nb', wanted a plain name"),
-        (b"id,scroll_id\n" + b"1" * 101 + b",2\n", "found id '111.*1', wanted 100 bytes at most"),
-        (b"id,scroll_id\n1.5,2\n", r"found id '1\.5', wanted a plain name without dots"),
+        (None, "expected a table with the columns id, scroll_id, got"),
+        (b"", "expected a row with an id for each test volume, got none"),
+        (b"id,scroll_id\n", "expected a row with an id for each test volume, got none"),
+        (b"id\n\xff\xfe\n", "expected a table with the columns id, scroll_id, got"),
+        (b"case,scroll_id\n1,2\n", "expected a row with an id for each test volume, got none"),
+        (b"id,scroll_id\n,3\n", "expected a row with an id for each test volume, got none"),
+        (b"id,scroll_id\n../../etc,2\n", r"id: expected a plain name without dots, got '\.\./\.\./etc'"),
+        (b"id,scroll_id\na/b,2\n", "id: expected a plain name without dots, got 'a/b'"),
+        (b"id,scroll_id\na\\b,2\n", "id: expected a plain name without dots, got"),
+        (b"id,scroll_id\na\0b,2\n", r"id: expected a plain name without dots, got 'a\\x00b'"),
+        (b"id,scroll_id\na\x1bb,2\n", r"id: expected a plain name without dots, got 'a\\x1bb'"),
+        (b'id,scroll_id\n"a\nb",2\n', r"id: expected a plain name without dots, got 'a\\nb'"),
+        (b"id,scroll_id\n" + b"1" * 101 + b",2\n", "id: expected at most 100 bytes, got '111.*1'"),
+        (b"id,scroll_id\n1.5,2\n", r"id: expected a plain name without dots, got '1\.5'"),
     ],
 )
 def test_a_table_that_cannot_be_followed_is_named(tmp_path, content, found):
@@ -170,7 +170,7 @@ def test_a_table_that_cannot_be_followed_is_named(tmp_path, content, found):
 
 def test_a_table_that_is_no_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "test.csv")
-    with pytest.raises(MountError, match="found no readable table"):
+    with pytest.raises(MountError, match="expected a table with the columns id, scroll_id, got"):
         read_test_images(tmp_path)
 
 

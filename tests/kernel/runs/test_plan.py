@@ -1,12 +1,15 @@
 from pathlib import Path
 
 import pytest
-from scenes import names_in
+from engines import CPU
+from scenes import names_in, run_python
 
 from surface_kernel.runs.clock import Clock
-from surface_kernel.runs.ledger import Ledger, Record
-from surface_kernel.runs.plan import PREDICT, Plan, Standing
-from surface_kernel.runs.worker import Done
+from surface_kernel.runs.ledger import Ledger
+from surface_kernel.runs.messages import Done, StoredSums
+from surface_kernel.runs.plan import PREDICT, Plan
+from surface_kernel.runs.records import RunConditions, UnitRecord
+from surface_kernel.runs.report import VolumeProgress
 
 SHAPE = (10, 10, 10)  # 1000 voxels: 4000 bytes of sums
 PLENTY = 10**12
@@ -18,10 +21,12 @@ class World:
     def __init__(self, folder, cases="abc", passes=(1, 2), budget_s=1000.0):
         self.now_s, self.free_bytes = 0.0, PLENTY
         self.ledger = Ledger(folder, {})
-        self.ledger.agree({"device": {"name": "cpu"}})
+        self.ledger.set_conditions(RunConditions(device=CPU))
         self.clock = Clock(budget_s, lambda: self.now_s)
-        volumes = [Standing(case, Path(f"{case}.tif"), SHAPE) for case in cases]
-        self.plan = Plan(volumes, passes, self.ledger, self.clock, lambda: self.free_bytes)
+        volumes = [VolumeProgress(case=case, path=Path(f"{case}.tif"), shape_zyx=SHAPE) for case in cases]
+        self.plan = Plan(
+            volumes, passes=passes, ledger=self.ledger, clock=self.clock, free_bytes=lambda: self.free_bytes
+        )
         self.known(0.001)
 
     def known(self, seconds):
@@ -29,14 +34,12 @@ class World:
         self.clock.learn(PREDICT, 1000, seconds)
 
     def take(self, *before):
-        return self.plan.take(before)
+        return self.plan.next_unit(before)
 
     def done(self, unit, seconds=0.001, **changes):
-        return self.plan.received(
-            Done(unit, seconds, 0.1, (), "", False, "0" * 64, 7 if unit.sums else None, seconds)
-            if not changes
-            else Done(unit, **changes)
-        )
+        right = {"seconds": seconds, "variance": 0.1, "image_sha256": "0" * 64, "took_s": seconds}
+        right["sums_crc32"] = 7 if unit.sums else None
+        return self.plan.on_done(Done(unit=unit, **(changes or right)))
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def all_in_order(world):
     while unit := world.take():
         found.append(named(unit))
         world.done(unit)
-        world.plan.wrote(unit.case, unit.stages[0], 0.5)
+        world.plan.on_written(unit.case, unit.stages[0], 0.5)
     return found
 
 
@@ -87,7 +90,7 @@ def test_units_name_their_files(world):
     scene.done(first)
     last = scene.take()
     assert (last.mask, last.sums) == (folder / "a.1.mask", None)  # nobody adds to it any more
-    assert (last.earlier, last.image_sha256) == ((folder / "a.0.sums", 7), "0" * 64)
+    assert (last.earlier, last.image_sha256) == (StoredSums(path=folder / "a.0.sums", crc32=7), "0" * 64)
 
 
 def test_a_failure_that_may_pass_is_tried_again_last_and_alone(world):
@@ -109,22 +112,22 @@ def test_a_failure_that_may_pass_is_tried_again_last_and_alone(world):
 
 def test_a_failure_that_comes_back_or_cannot_pass_closes_a_volume(world):
     scene = world(cases="ab")
-    scene.done(scene.take(), error="found page 3 undecodable, wanted it")
+    scene.done(scene.take(), error="page 3: expected it to be decodable")
     scene.done(scene.take(), error="no space", again=True)
     scene.done(scene.take(), error="no space", again=True)
     assert scene.take() is None
     reports = scene.plan.reports()
     assert [(report.status, report.reason) for report in reports] == [
-        ("zeros", "found page 3 undecodable, wanted it"),
+        ("zeros", "page 3: expected it to be decodable"),
         ("zeros", "no space"),
     ]
-    assert not scene.plan.worth_going_on
+    assert not scene.plan.resumable
 
 
 def test_a_failure_of_a_later_stage_leaves_the_earlier_ones(world):
     scene = world(cases="a")
     assert scene.done(scene.take())
-    scene.plan.wrote("a", 0, 0.25)
+    scene.plan.on_written("a", 0, 0.25)
     scene.done(scene.take(), error="bad")
     (report,) = scene.plan.reports()
     assert (report.status, report.stages, report.foreground, report.reason) == ("partly", 1, 0.25, "bad")
@@ -141,9 +144,9 @@ def test_what_would_not_end_in_time_is_not_begun(world):
     assert scene.take(first) is None
     scene.now_s += 2
     assert scene.take() is None
-    assert scene.plan.may_go_on()
+    assert scene.plan.may_continue()
     scene.now_s = 1000 - closing_s + 0.1
-    assert not scene.plan.may_go_on()
+    assert not scene.plan.may_continue()
 
 
 def test_a_smaller_volume_may_fit_where_a_larger_one_does_not(world):
@@ -173,7 +176,7 @@ def test_without_room_for_sums_a_volume_has_one_stage(world):
     scene.done(second)
     assert named(scene.take()) == ("a", 1)
     assert scene.take() is None
-    assert scene.plan.reports()[1].reason == "there was no room on the scratch disk for its sums"
+    assert scene.plan.reports()[1].reason == "no room on the scratch disk for its sums"
 
 
 def test_room_is_given_back_by_the_last_stage_and_by_failures(world):
@@ -187,32 +190,43 @@ def test_a_full_disk_keeps_units_from_being_begun(world):
     scene = world(cases="ab")
     scene.free_bytes = 0
     assert scene.take() is None
-    assert "there was no room on the scratch disk" in scene.plan.reports()[0].reason
+    assert "no room on the scratch disk: 0.00 GB to spare" in scene.plan.reports()[0].reason
     scene.free_bytes = PLENTY
     assert scene.take()
 
 
 def test_the_quota_leaves_room_for_what_is_under_way(tmp_path):
-    volumes = [Standing("a", Path("a.tif"), (100, 100, 100))]
+    volumes = [VolumeProgress(case="a", path=Path("a.tif"), shape_zyx=(100, 100, 100))]
     with Ledger(tmp_path, {}) as ledger:
         (tmp_path / "b.0.sums").write_bytes(bytes(5000))
-        plan = Plan(volumes, [1, 1], ledger, Clock(10), lambda: 10**9)
+        plan = Plan(volumes, passes=[1, 1], ledger=ledger, clock=Clock(10), free_bytes=lambda: 10**9)
         # Seven masks and three copies of sums of a million voxels, and 64 MiB; of the rest nine tenths. What earlier
         # starts hold counts as theirs.
         assert plan.quota_bytes == int((10**9 + 5000) * 0.9) - 19 * 10**6 - (64 << 20)
 
 
 def on_record(world, case, stages, sums=True):
-    records = [Record(case, stage, "1" * 64, 9, 2.0, 0.125, (f"{case}{stage}",)) for stage in range(stages)]
+    records = [
+        UnitRecord(
+            case=case,
+            stage=stage,
+            image_sha256="1" * 64,
+            sums_crc32=9,
+            seconds=2.0,
+            variance=0.125,
+            incidents=(f"{case}{stage}",),
+        )
+        for stage in range(stages)
+    ]
     if sums:
         world.ledger.files(case, stages - 1)[1].write_bytes(bytes(4000))
     return records
 
 
-def test_what_is_on_record_is_not_done_again(world):
+def test_what_has_a_record_is_not_done_again(world):
     scene = world(passes=(1, 2, 1))
     records = {"a": on_record(scene, "a", 2), "b": on_record(scene, "b", 1)}
-    scene.plan.resume(records, begun={"c"})
+    scene.plan.resume(records, interrupted={"c"})
     assert all_in_order(scene) == [("c", 0), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
     report = scene.plan.reports()[0]
     assert report.seconds == pytest.approx(4.001)
@@ -221,16 +235,16 @@ def test_what_is_on_record_is_not_done_again(world):
 
 def test_the_suspects_of_an_earlier_end_come_last_of_their_stage(world):
     scene = world(passes=(1,))
-    scene.plan.resume({}, begun={"a", "unknown"})
+    scene.plan.resume({}, interrupted={"a", "unknown"})
     assert all_in_order(scene) == [("b", 0), ("c", 0), ("a", 0)]
 
 
-def test_without_its_sums_a_volume_cannot_go_on(world):
+def test_without_its_sums_a_volume_cannot_continue(world):
     scene = world(cases="ab")
-    scene.plan.resume({"a": on_record(scene, "a", 1, sums=False)}, begun=set())
+    scene.plan.resume({"a": on_record(scene, "a", 1, sums=False)}, interrupted=set())
     (scene.ledger.folder / "a.0.sums").write_bytes(bytes(3999))
-    scene.plan.resume({"a": on_record(scene, "a", 1, sums=False)}, begun=set())
-    assert scene.plan.volumes["a"].closed == "the sums of its stages are not on the disk"
+    scene.plan.resume({"a": on_record(scene, "a", 1, sums=False)}, interrupted=set())
+    assert scene.plan.volumes["a"].closed == "the sums of its stages are not on the scratch disk"
     assert named(scene.take()) == ("b", 0)
 
 
@@ -253,3 +267,13 @@ def test_the_plan_in_a_line(world):
     )
     scene.plan.workers = 2
     assert scene.plan.line() == "plan: 0 units done, 6 left, expected end 1 h 33 min of 2 h 46 min; time for all"
+
+
+def test_a_plan_needs_neither_workers_nor_torch():
+    code = """
+import sys, surface_kernel.runs.plan
+print(*(f"surface_kernel.runs.{name}" in sys.modules for name in ("worker", "worker_process", "pipeline", "messages")))
+print("torch" in sys.modules, "numba" in sys.modules, "multiprocessing" in sys.modules)
+"""
+    done = run_python(code)
+    assert done.stdout.split() == ["False", "False", "False", "True", "False", "False", "False"], done.stderr

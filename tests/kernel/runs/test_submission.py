@@ -8,7 +8,7 @@ from scenes import names_in, noise
 from worlds import masks_in
 
 from surface_kernel.runs.submission import Submission, SubmissionError
-from surface_kernel.volumes.volume import mask_bytes
+from surface_kernel.volumes.mask_files import mask_bytes
 
 SHAPES_ZYX = {"9": (3, 4, 5), "10": (4, 3, 3), "1": (3, 4, 5)}
 
@@ -72,7 +72,7 @@ def test_nothing_but_the_zip_lies_in_the_output_folder(submission):
 
 
 def test_a_mask_of_an_unknown_id_is_refused(submission):
-    with pytest.raises(SubmissionError, match="found a mask for '2', wanted one of the ids"):
+    with pytest.raises(SubmissionError, match=r"expected masks for the ids of test\.csv only, got one for '2'"):
         submission.put("2", b"")
 
 
@@ -95,13 +95,13 @@ def test_what_a_killed_start_left_is_removed(tmp_path):
     assert names_in(tmp_path / "out") == []
 
 
-def test_an_earlier_zip_stands_if_it_is_of_the_same_ids(tmp_path, submission):
-    assert submission.stands()
-    assert not Submission({**SHAPES_ZYX, "2": (1, 1, 1)}, tmp_path / "out").stands()
+def test_an_earlier_zip_counts_if_it_is_of_the_same_ids(tmp_path, submission):
+    assert submission.exists()
+    assert not Submission({**SHAPES_ZYX, "2": (1, 1, 1)}, tmp_path / "out").exists()
     submission.path.write_bytes(submission.path.read_bytes()[:-30])
-    assert not submission.stands()
+    assert not submission.exists()
     submission.path.unlink()
-    assert not submission.stands()
+    assert not submission.exists()
 
 
 def rezip(path, change):
@@ -116,11 +116,11 @@ def rezip(path, change):
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda masks: masks.pop("9.tif"), "found 2 members, wanted 3"),
-        (lambda masks: masks.update({"stray.tif": masks["9.tif"]}), "found 4 members, wanted 3"),
-        (lambda masks: masks.update({"9.tif": masks["10.tif"]}), "found other bytes for 9, wanted its mask"),
-        (lambda masks: masks.update({"9.tif": masks["9.tif"][:-3]}), "found other bytes for 9"),
-        (lambda masks: masks.update({"9.tif": b"nonsense"}), "found other bytes for 9"),
+        (lambda masks: masks.pop("9.tif"), "expected 3 members, one per id, got 2"),
+        (lambda masks: masks.update({"stray.tif": masks["9.tif"]}), "expected 3 members, one per id, got 4"),
+        (lambda masks: masks.update({"9.tif": masks["10.tif"]}), "expected the mask of 9, got other bytes"),
+        (lambda masks: masks.update({"9.tif": masks["9.tif"][:-3]}), "expected the mask of 9, got"),
+        (lambda masks: masks.update({"9.tif": b"nonsense"}), "expected the mask of 9, got"),
     ],
 )
 def test_a_mask_that_is_not_what_it_should_be_is_found(submission, change, found):
@@ -132,5 +132,5 @@ def test_a_mask_that_is_not_what_it_should_be_is_found(submission, change, found
 @pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda content: content.replace(b"II*", b"II+", 1)])
 def test_a_damaged_zip_is_found(submission, damage):
     submission.path.write_bytes(damage(submission.path.read_bytes()))
-    with pytest.raises(SubmissionError, match=r"submission\.zip: found a zip that cannot be read"):
+    with pytest.raises(SubmissionError, match=r"submission\.zip: expected a readable zip of masks, got "):
         submission.check()

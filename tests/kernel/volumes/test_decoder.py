@@ -9,7 +9,7 @@ from PIL import Image
 from scenes import noise, run_python
 
 from surface_kernel.volumes import decoder
-from surface_kernel.volumes.decoder import DecodeError, Limits, decode
+from surface_kernel.volumes.decoder import DecodeError, DecodingLimits, decode
 
 
 @pytest.fixture
@@ -38,36 +38,36 @@ def test_usual_files_too(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("shape_zyx", "found"),
+    ("shape_zyx", "expected"),
     [
-        ((7, 30, 25), "found 6 pages, wanted 7 as its header says"),
-        ((5, 30, 25), r"found page 5 of L 25 30 \(mode, width, height\), wanted \(5, 30, 25\) of grey"),
-        ((6, 25, 30), r"found page 0 of L 25 30 \(mode, width, height\), wanted \(6, 25, 30\) of grey"),
-        ((6, 30, 26), "found page 0 of L 25 30"),
+        ((7, 30, 25), "expected 7 pages as the header says, got 6"),
+        ((5, 30, 25), r"expected 5 pages of L 25 30 \(mode, width, height\) as the header says, got page 5 of L 25 30"),
+        ((6, 25, 30), r"expected 6 pages of L 30 25 \(mode, width, height\) as the header says, got page 0 of L 25 30"),
+        ((6, 30, 26), "got page 0 of L 25 30"),
     ],
 )
-def test_other_pages_than_declared_are_refused(odd, shape_zyx, found):
-    with pytest.raises(DecodeError, match=found):
+def test_other_pages_than_declared_are_refused(odd, shape_zyx, expected):
+    with pytest.raises(DecodeError, match=expected):
         decoded(odd, shape_zyx)
 
 
 def test_pages_of_another_kind_are_refused(tmp_path):
     first, *rest = (Image.fromarray(page) for page in noise((3, 4, 5)).astype(np.int32))
     first.save(tmp_path / "a.tif", save_all=True, append_images=rest)
-    with pytest.raises(DecodeError, match="found page 0 of I 5 4"):
+    with pytest.raises(DecodeError, match="got page 0 of I 5 4"):
         decoded(tmp_path / "a.tif", (3, 4, 5))
 
 
 def test_a_broken_page_is_named(tmp_path):
     pages = [grey_page(9, 9, [8], [81], 1), grey_page(9, 9, [8], [82], 32773), grey_page(9, 9, [8], [82], 8)]
     (tmp_path / "a.tif").write_bytes(tiff_bytes(pages, b"\x50" + bytes(81)))
-    with pytest.raises(DecodeError, match=r"found page 2 undecodable \(OSError: .*\), wanted all of them whole"):
+    with pytest.raises(DecodeError, match=r"expected 3 pages that decode, got an error on page 2 \(OSError: .*\)"):
         decoded(tmp_path / "a.tif", (3, 9, 9))
 
 
 def test_other_formats_are_not_tried(tmp_path):
     Image.new("L", (5, 4)).save(tmp_path / "a.tif", format="png")
-    with pytest.raises(DecodeError, match=r"found page 0 undecodable \(UnidentifiedImageError"):
+    with pytest.raises(DecodeError, match=r"got an error on page 0 \(UnidentifiedImageError"):
         decoded(tmp_path / "a.tif", (1, 4, 5))
 
 
@@ -103,26 +103,26 @@ def failing_pillow(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("how", "found"),
+    ("how", "message"),
     [
-        ("while True: pass", "found decoding stopped on page 1 after 1 s of computing, wanted it done by then"),
-        ("time.sleep(99)", "found decoding stopped on page 1 after 2 s, wanted it done by then"),
-        ("os.abort()", "found the decoder ended by SIGABRT on page 1, wanted 3 pages"),
-        ("os.kill(os.getpid(), 11)", "found the decoder ended by SIGSEGV on page 1"),
-        ("os._exit(3)", "found the decoder ended by exit code 3 on page 1"),
-        ("os._exit(0)", "found 1 pages, wanted 3 as its header says"),
-        ("held = bytearray(1 << 34)", r"found page 1 undecodable \(MemoryError:\), wanted all of them whole"),
-        ("raise ValueError('two\\nlines' + 'x' * 9999)", r"found page 1 undecodable \(ValueError: two linesx*"),
-        ("os.write(1, b'what\\n'); time.sleep(99)", r"found 'what\\n' from the decoder"),
-        ("os.write(1, b'page L 4'); os._exit(0)", "found page 1 of L 4 "),
-        ("os.write(1, b'page L 4 5\\n123'); os._exit(0)", "found 1 pages, wanted 3"),
-        ("os.write(1, b'z' * 10**7)", "found 'zz+' from the decoder"),
+        ("while True: pass", "expected 3 pages within 1 s of CPU time, got no further than page 1"),
+        ("time.sleep(99)", "expected 3 pages within 2 s, got no further than page 1"),
+        ("os.abort()", "expected 3 pages, got the decoder ended by SIGABRT on page 1"),
+        ("os.kill(os.getpid(), 11)", "got the decoder ended by SIGSEGV on page 1"),
+        ("os._exit(3)", "got the decoder ended by exit code 3 on page 1"),
+        ("os._exit(0)", "expected 3 pages as the header says, got 1"),
+        ("held = bytearray(1 << 34)", r"expected 3 pages that decode, got an error on page 1 \(MemoryError:\)"),
+        ("raise ValueError('two\\nlines' + 'x' * 9999)", r"got an error on page 1 \(ValueError: two linesx*"),
+        ("os.write(1, b'what\\n'); time.sleep(99)", r"got 'what\\n' from the decoder"),
+        ("os.write(1, b'page L 4'); os._exit(0)", "got page 1 of L 4$"),
+        ("os.write(1, b'page L 4 5\\n123'); os._exit(0)", "expected 3 pages as the header says, got 1"),
+        ("os.write(1, b'z' * 10**7)", "got 'zz+' from the decoder"),
     ],
 )
-def test_whatever_ends_the_decoder_is_told(failing_pillow, monkeypatch, how, found):
+def test_whatever_ends_the_decoder_is_said(failing_pillow, monkeypatch, how, message):
     monkeypatch.setattr(decoder, "CPU_FLOOR_S", 1.0)
     monkeypatch.setattr(decoder, "_WALL_PER_CPU", 2 if "sleep" in how else 60)
-    with pytest.raises(DecodeError, match=found) as caught:
+    with pytest.raises(DecodeError, match=message) as caught:
         decoded(failing_pillow(how), (3, 5, 4))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 2000
@@ -132,12 +132,14 @@ def test_without_pillow_it_says_so(failing_pillow):
     path = failing_pillow("pass")
     shutil.rmtree(path.parent / "PIL")
     (path.parent / "PIL.py").write_text("raise ImportError('no Pillow here')")
-    with pytest.raises(DecodeError, match=r"found page 0 undecodable \(ImportError: no Pillow here\)"):
+    with pytest.raises(DecodeError, match=r"got an error on page 0 \(ImportError: no Pillow here\)"):
         decoded(path, (3, 5, 4))
 
 
 def test_limits_grow_with_what_is_declared_and_stored():
-    small, deep, wide = Limits.of(100, 3, 500), Limits.of(10**7, 100, 500), Limits.of(10**9, 1, 10**9)
+    small = DecodingLimits.of(page_bytes=100, pages=3, file_bytes=500)
+    deep = DecodingLimits.of(page_bytes=10**7, pages=100, file_bytes=500)
+    wide = DecodingLimits.of(page_bytes=10**9, pages=1, file_bytes=10**9)
     assert small.cpu_s == pytest.approx(10, abs=0.01)
     assert (deep.cpu_s, wide.cpu_s) == (110, 110)
     assert small.wall_s < deep.wall_s
@@ -154,6 +156,6 @@ resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
 decoder.main("nowhere", 1 << 33, 100)
 print(resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_CORE)[0])
 """
-    told, limits = run_python(code, hard).stdout.splitlines()
-    assert told == "error 0 FileNotFoundError: [Errno 2] No such file or directory: 'nowhere'"
+    error, limits = run_python(code, hard).stdout.splitlines()
+    assert error == "error 0 FileNotFoundError: [Errno 2] No such file or directory: 'nowhere'"
     assert limits == f"({soft}, {hard}) 0"

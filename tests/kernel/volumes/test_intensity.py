@@ -58,17 +58,17 @@ def test_a_mapping_comes_back():
 
 
 @pytest.mark.parametrize(
-    ("entries", "found"),
+    ("entries", "message"),
     [
-        ({"kind": "minmax"}, 'found kind "minmax", wanted "standardised"'),
-        ({"limit": 0}, "found limit 0"),
-        ({"limit": -1.0}, "found limit -1.0"),
-        ({"limit": float("nan")}, "found limit nan"),
-        ({"limit": "5"}, "found limit '5'"),
-        ({"limit": True}, "found limit True"),
-        ({"mean": 3}, r"found \['mean'\], wanted kind and limit"),
+        ({"kind": "minmax"}, 'intensity.kind: expected "standardised", got "minmax"'),
+        ({"limit": 0}, "intensity.limit: expected a number > 0, got 0"),
+        ({"limit": -1.0}, "got -1.0"),
+        ({"limit": float("nan")}, "got nan"),
+        ({"limit": "5"}, "intensity.limit: expected a number > 0, got '5'"),
+        ({"limit": True}, "got True"),
+        ({"mean": 3}, r"intensity: expected kind and limit, got \['mean'\]"),
     ],
 )
-def test_what_is_not_known_is_refused(entries, found):
-    with pytest.raises(IntensityError, match=found):
+def test_what_is_not_known_is_refused(entries, message):
+    with pytest.raises(IntensityError, match=message):
         Intensity.from_mapping(entries)

@@ -20,8 +20,9 @@ from surface_kernel.networks.architecture import LIBRARIES, Architecture
 from surface_kernel.networks.network import build as build_network
 from surface_kernel.networks.weights import Metadata, WeightsError, save
 from surface_kernel.runs.mounts import read_bundle
+from surface_kernel.volumes.header import VolumeError
+from surface_kernel.volumes.image_files import write_lzw
 from surface_kernel.volumes.intensity import Intensity
-from surface_kernel.volumes.volume import VolumeError, write_lzw
 from surface_package.build import bundle, licences, manifest, wheels
 from surface_package.build.bundle import BundleError
 from surface_package.build.sources import SourceError
@@ -58,7 +59,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_weights(path: Path, value: float, architecture: Architecture | None = None, **provenance: object) -> Path:
-    metadata = Metadata(architecture or Architecture(), Intensity(), (64, 64, 64), provenance=provenance)
+    metadata = Metadata(
+        architecture=architecture or Architecture(), intensity=Intensity(), tile_zyx=(64, 64, 64), provenance=provenance
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     save(path, {"tensor": torch.full((3,), value)}, metadata)
     return path
@@ -312,7 +315,7 @@ def test_a_folder_of_a_run_stands_for_its_weights(tmp_path: Path, cache: Path) -
     out = build([run], None, tmp_path / "bundle", cache)
     assert (out / "member_0.safetensors").read_bytes() == weights.read_bytes()
     weights.unlink()
-    with pytest.raises(WeightsError, match=r"weights\.safetensors: found no such file"):
+    with pytest.raises(WeightsError, match=r"weights\.safetensors: no such file"):
         build([run], None, tmp_path / "bundle", cache)
 
 
@@ -460,7 +463,11 @@ def test_the_kernel_of_a_bundle_installs_offline_and_imports(tmp_path: Path, cac
 def test_at_half_precision_the_manifest_tells_what_that_changes(tmp_path: Path, cache: Path) -> None:
     network = Architecture("Linknet")
     weights = tmp_path / "w"
-    save(weights, build_network(network).state_dict(), Metadata(network, Intensity(), (32, 32, 32)))
+    save(
+        weights,
+        build_network(network).state_dict(),
+        Metadata(architecture=network, intensity=Intensity(), tile_zyx=(32, 32, 32)),
+    )
     write_lzw(tmp_path / "a.tif", noise((32, 32, 48)))
     out = build([weights], None, tmp_path / "bundle", cache, half=tmp_path / "a.tif")
     assert manifest.verify(out)[0]

@@ -6,7 +6,8 @@ import pytest
 from package.fake_bundle import make_competition
 
 from surface_kernel.runs.mounts import read_test_images
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.header import read_header
+from surface_kernel.volumes.mask_files import mask_bytes
 from surface_package.rehearsal import mixed
 
 
@@ -17,7 +18,7 @@ def test_the_data_stay_as_they_are_and_one_small_volume_comes_last(tmp_path: Pat
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     made = mixed.mix(data, tmp_path / "mixed")
     assert list(read_test_images(made)) == ["7", "8", mixed.CASE]
-    assert volume.read_header(made / "test_images" / f"{mixed.CASE}.tif").shape_zyx == mixed.SHAPE_ZYX
+    assert read_header(made / "test_images" / f"{mixed.CASE}.tif").shape_zyx == mixed.SHAPE_ZYX
     for path, content in before.items():
         if path.name != "test.csv":
             assert (made / path.relative_to(data)).read_bytes() == content
@@ -43,11 +44,11 @@ def test_a_row_fits_the_columns_whatever_their_order(tmp_path: Path, table: str,
 
 def test_the_small_volume_alone_is_a_competition_too(tmp_path: Path) -> None:
     (path,) = read_test_images(mixed.make_small(tmp_path / "small")).values()
-    assert volume.read_header(path).shape_zyx == mixed.SHAPE_ZYX
+    assert read_header(path).shape_zyx == mixed.SHAPE_ZYX
 
 
 def test_a_submission_without_the_small_volume_is_that_of_the_data_byte_by_byte(tmp_path: Path) -> None:
-    masks = {f"{name}.tif": volume.mask_bytes(np.full((2, 3, 4), number, np.uint8)) for number, name in enumerate("ab")}
+    masks = {f"{name}.tif": mask_bytes(np.full((2, 3, 4), number, np.uint8)) for number, name in enumerate("ab")}
     for name, members in (("data", masks), ("mixed", {**masks, f"{mixed.CASE}.tif": b"small"})):
         with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_STORED) as archive:
             for member in sorted(members):

@@ -7,7 +7,7 @@ import pytest
 from package.fake_bundle import make_competition
 from PIL import Image
 
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.mask_files import write_mask
 from surface_package.rehearsal.stage import check_masks
 
 
@@ -48,7 +48,7 @@ def test_masks_are_read_as_the_scorer_reads_them(tmp_path: Path, content: bytes,
 
 def test_the_kernels_own_masks_pass(tmp_path: Path) -> None:
     competition = make_competition(tmp_path / "competition", a7=(4, 5, 3))
-    volume.write_mask(tmp_path / "7.tif", np.random.default_rng(0).integers(0, 2, (4, 5, 3), np.uint8))
+    write_mask(tmp_path / "7.tif", np.random.default_rng(0).integers(0, 2, (4, 5, 3), np.uint8))
     with zipfile.ZipFile(tmp_path / "submission.zip", "w") as archive:
         archive.write(tmp_path / "7.tif", "7.tif")
     assert check_masks(tmp_path / "submission.zip", competition) == []

@@ -13,8 +13,9 @@ from surface_kernel.networks import network, weights
 from surface_kernel.networks.architecture import Architecture
 from surface_kernel.networks.weights import Metadata, WeightsError
 from surface_kernel.volumes import volume
+from surface_kernel.volumes.image_files import write_lzw
 from surface_kernel.volumes.intensity import Intensity
-from surface_kernel.volumes.volume import write_lzw, write_mask
+from surface_kernel.volumes.mask_files import write_mask
 from surface_train.__main__ import main
 from surface_train.checks.audit import audit
 
@@ -28,7 +29,9 @@ def mask_of(path: Path, share: float) -> Path:
 
 def weights_of(path: Path, value: float) -> Path:
     provenance = {"epoch": 4, "commit": None, "fold": "all", "validation": {"dice": 0.5, "score": 0.25}}
-    described = Metadata(Architecture(), Intensity(), (32, 32, 32), threshold=0.35, provenance=provenance)
+    described = Metadata(
+        architecture=Architecture(), intensity=Intensity(), tile_zyx=(32, 32, 32), threshold=0.35, provenance=provenance
+    )
     tensors = {"a.weight": torch.tensor([1.0, value]), "n": torch.tensor([3, 4])}
     counted = {"norm.running_mean": torch.ones(5), "norm.num_batches_tracked": torch.tensor(6)}
     weights.save(path, tensors | counted, described)
@@ -218,7 +221,7 @@ def trained(path: Path, monkeypatch: pytest.MonkeyPatch, weight: float, bias: fl
     """Weights of such a network, which the kernel is made to build."""
     built = SimpleNamespace(create_model=lambda name, **_: Emits(activated))
     monkeypatch.setattr(network, "_library", lambda *_: built)
-    described = Metadata(Architecture(), Intensity(), (32, 32, 32), threshold=0.5)
+    described = Metadata(architecture=Architecture(), intensity=Intensity(), tile_zyx=(32, 32, 32), threshold=0.5)
     weights.save(path, {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, described)
     return path
 
@@ -330,4 +333,4 @@ def test_the_commands_exit_code_is_the_verdict(tmp_path: Path, capsys: pytest.Ca
         *("sound", "found 99.88% foreground, wanted at most 95%", "sound")
     ]
     assert main(["audit", str(tmp_path / "none.tif")]) == 1
-    assert capsys.readouterr().out.startswith(f"error: {tmp_path / 'none.tif'}: found no such file")
+    assert capsys.readouterr().out.startswith(f"error: {tmp_path / 'none.tif'}: no such file")

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from surface_kernel.volumes.volume import VolumeError, write_lzw
+from surface_kernel.volumes.header import VolumeError
+from surface_kernel.volumes.image_files import write_lzw
 from surface_train.data import cases
 from surface_train.data.cases import Case, CasesError
 

@@ -337,7 +337,7 @@ def test_unlabelled_voxels_counted_as_surface_are_patch_centres_but_padding_stay
 
 def test_an_error_in_a_thread_reaches_the_training(cases: list[Case]) -> None:
     cases[0].label.unlink()
-    with pytest.raises(ValueError, match=r"0\.tif: found no such file"):
+    with pytest.raises(ValueError, match=r"0\.tif: no such file"):
         list(sampler(cases[:1]).batches(0, 5))
 
 

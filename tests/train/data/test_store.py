@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from surface_kernel.volumes.header import VolumeError
 from surface_kernel.volumes.intensity import Intensity
-from surface_kernel.volumes.volume import VolumeError
 from surface_train.data.cases import Case, CasesError
 from surface_train.data.store import CaseOrder, Store
 from surface_train.settings import Patches, Settings

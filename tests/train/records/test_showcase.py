@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from surface_kernel.volumes.volume import write_lzw, write_mask
+from surface_kernel.volumes.image_files import write_lzw
+from surface_kernel.volumes.mask_files import write_mask
 from surface_train.records.showcase import compare, main
 
 

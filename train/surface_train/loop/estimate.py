@@ -10,7 +10,7 @@ import torch
 from surface_kernel.inference.forward import Member
 from surface_kernel.inference.predict import slabs
 from surface_kernel.inference.tiles import Grid
-from surface_kernel.volumes import volume
+from surface_kernel.volumes.header import read_header
 from surface_train.loop.run import Run
 
 _STEPS = 3  # after a first one, in which libraries choose and compile
@@ -70,7 +70,7 @@ def estimate(run: Run) -> Estimate:
 def _volume_s(run: Run) -> float:
     """Time one layer of tiles of a volume, and scale it to the mean of the volumes that are checked."""
     settings, tile_zyx = run.settings, run.settings.patches.shape_zyx
-    shapes = [volume.read_header(case.image).shape_zyx for case in run.checked]
+    shapes = [read_header(case.image).shape_zyx for case in run.checked]
     counts = [Grid(shape, tile_zyx, settings.overlap).tiles for shape in shapes]
     row = (tile_zyx[0], tile_zyx[1], tile_zyx[2] * 2)
     grid = Grid(row, tile_zyx, settings.overlap)

@@ -274,7 +274,12 @@ class Run:
             "validation": "ungated" if result is None else result.rounded(),
             **more,
         }
-        described = Metadata(settings.network, settings.intensity, settings.patches.shape_zyx, settings.overlap)
+        described = Metadata(
+            architecture=settings.network,
+            intensity=settings.intensity,
+            tile_zyx=settings.patches.shape_zyx,
+            overlap=settings.overlap,
+        )
         described = replace(described, provenance=provenance, threshold=result.threshold if result else 0.5)
         weights.save(path, network.state_dict(), described)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from surface_kernel.networks.architecture import Architecture
-from surface_kernel.postprocess.mask import MaskSettings
+from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.volumes.intensity import Intensity
 from surface_train.loss_weights import LossWeights
 from surface_train.settings.entries import NO_ENTRY, SettingsError, from_table, require
@@ -76,8 +76,8 @@ class Settings:
 
     mask: MaskSettings = field(default_factory=MaskSettings, metadata={NO_ENTRY: True})
     """How masks are made of logits, in validation as in the submission. A file writes its entries at its top:
-    [[postprocess]] tables and clear_unscanned (`surface_kernel.postprocess.mask`). A threshold without a number is 0.5
-    during the training and chosen at its end."""
+    [[postprocess]] tables and clear_unscanned (`surface_kernel.postprocess.mask_settings`). A threshold without a
+    number is 0.5 during the training and chosen at its end."""
 
     sentinel: Sentinel = field(default_factory=Sentinel)
     """When a run is stopped because its prediction has collapsed."""
