@@ -84,7 +84,9 @@ class LoadSlanted:
     settings: Settings
 
     def __call__(self, device_name, threads):
-        return Engine([Slanted()], [TOLD], self.settings, CPU, Cost(flop=1, activation_bytes=1, elements=1))
+        return Engine(
+            [Slanted()], [TOLD], settings=self.settings, device=CPU, cost=Cost(flop=1, activation_bytes=1, elements=1)
+        )
 
 
 class Sleeping(nn.Module):
@@ -114,7 +116,13 @@ class LoadMarked:
             raise ValueError("the weights\nare bad")
         if self.deed == "die at once":
             _die()
-        return Engine([Marked(self.deed)], [TOLD], self.settings, CPU, Cost(flop=1, activation_bytes=1, elements=1))
+        return Engine(
+            [Marked(self.deed)],
+            [TOLD],
+            settings=self.settings,
+            device=CPU,
+            cost=Cost(flop=1, activation_bytes=1, elements=1),
+        )
 
 
 @dataclass(frozen=True)
@@ -126,10 +134,10 @@ class LoadFiles:
     deed: str = "fail"
 
     def __call__(self, device_name, threads):
-        engine = Engine.load(self.files, self.settings, device_name, threads=threads)
+        engine = Engine.load(self.files, self.settings, device_name=device_name, threads=threads)
         networks = [nn.Sequential(Marked(self.deed), network) for network in engine.networks]
         engine.close()
-        return Engine(networks, engine.told, self.settings, engine.device, engine.cost)
+        return Engine(networks, engine.metadata, settings=self.settings, device=engine.device, cost=engine.cost)
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,13 @@ class LoadOnBrokenDisk:
             return change()
 
         broken.change = counted
-        return Engine([Marked("nothing")], [TOLD], self.settings, CPU, Cost(flop=1, activation_bytes=1, elements=1))
+        return Engine(
+            [Marked("nothing")],
+            [TOLD],
+            settings=self.settings,
+            device=CPU,
+            cost=Cost(flop=1, activation_bytes=1, elements=1),
+        )
 
 
 class Short(nn.Module):
@@ -187,7 +201,7 @@ class LoadShort:
         return Engine(
             [Short(nn.Identity(), self.nth, self.more)],
             [TOLD],
-            self.settings,
-            CPU,
-            Cost(flop=1, activation_bytes=1, elements=1),
+            settings=self.settings,
+            device=CPU,
+            cost=Cost(flop=1, activation_bytes=1, elements=1),
         )
