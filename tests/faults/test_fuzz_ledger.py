@@ -17,7 +17,7 @@ DIGEST = hashlib.sha256(IMAGE).hexdigest()
 RECORD = UnitRecord(
     case="a", stage=0, image_sha256=DIGEST, sums_crc32=7, seconds=1.5, variance=0.25, incidents=("one",)
 ).to_bytes()
-KEPT = KeptMask(stage=0, sha256=hashlib.sha256(b"mask").hexdigest(), foreground=0.5).to_bytes()
+KEPT = KeptMask(stage=0, sha256=hashlib.sha256(b"mask").hexdigest(), foreground=0.5, unscanned=0.125).to_bytes()
 VALUES = [None, True, -1, 0, 1, 1.5, 1e400, 10**30, "", "a", "\0", [], {}, [[]], {"name": 1}, "0" * 64, DIGEST]
 
 

@@ -33,11 +33,12 @@ def record(images, case="a", stage=0, **changes):
 def put(book, *records, mask=True):
     """Leaves what a worker leaves of units that are done."""
     for each in records:
-        mask_file, sums, on_record = book.files(each.case, each.stage)
+        files = book.files(each.case, each.stage)
         if mask:
-            mask_file.write_bytes(b"raw mask")
-        sums.write_bytes(b"raw sums")
-        disk.put(on_record, each.to_bytes())
+            files.mask.write_bytes(b"raw mask")
+            files.scanned.write_bytes(b"its bits")
+        files.sums.write_bytes(b"raw sums")
+        disk.put(files.record, each.to_bytes())
 
 
 def keep(book, case="a", stage=0, tiff=TIFF):
@@ -45,7 +46,7 @@ def keep(book, case="a", stage=0, tiff=TIFF):
 
 
 def kept(stage, tiff):
-    return KeptMask(stage=stage, sha256=hashlib.sha256(tiff).hexdigest(), foreground=0.5)
+    return KeptMask(stage=stage, sha256=hashlib.sha256(tiff).hexdigest(), foreground=0.5, unscanned=0.125)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ RECORD = UnitRecord(
     variance=0.25,
     incidents=("one",),
 )
-KEPT = KeptMask(stage=3, sha256="0" * 64, foreground=0.25)
+KEPT = KeptMask(stage=3, sha256="0" * 64, foreground=0.25, unscanned=0.5)
 READY = Ready(
     device=CPU,
     trials=("a trial",),
