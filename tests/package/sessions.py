@@ -78,11 +78,10 @@ def read(path):
         raise ValueError(f"{path}: found no steps, wanted them")
     return SimpleNamespace(network=Architecture(), labels_dir=entries.get("labels_dir", ""))
 """
-# Flat, as `write_wheel` wants it: torch.distributed is a module that passes for the package of torch.distributed.run.
 TORCH = {
     "__init__": "from types import SimpleNamespace\ncuda = SimpleNamespace(device_count=lambda: {gpus})\n",
-    "distributed": "import os\n__path__ = [os.path.dirname(__file__)]\n",
-    "run": """
+    "distributed/__init__": "",
+    "distributed/run": """
 import os, subprocess, sys
 count = int(sys.argv[sys.argv.index("--nproc-per-node") + 1])
 module = sys.argv[sys.argv.index("-m"):]
@@ -120,7 +119,8 @@ def make_run(folder: Path, step: int, finished: bool = False) -> Path:
 def make_training_clone(folder: Path) -> Path:
     """A clone outside of git, whose owner is set, and whose packages are stand-ins."""
     sources = {
-        "kernel/surface_kernel": {"__init__": "", "architecture": None},
+        "kernel/surface_kernel": {"__init__": ""},
+        "kernel/surface_kernel/networks": {"__init__": "", "architecture": None},
         "train/surface_score": {"__init__": ""},
         "train/surface_train": {
             "__init__": "",
@@ -148,6 +148,7 @@ def make_pins(folder: Path, gpus: int) -> list[Pin]:
         package.mkdir(parents=True)
         modules = TORCH if name == "torch" else {"__init__": ""}
         for module, text in modules.items():
+            (package / module).parent.mkdir(exist_ok=True)
             (package / f"{module}.py").write_text(text.replace("{gpus}", str(gpus)))
         made.append(wheels.write_wheel(package, "1.0", folder))
     made[2] = made[2].rename(folder / f"native-1.0-{HERE}-{HERE}-linux_x86_64.whl")

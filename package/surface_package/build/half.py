@@ -9,13 +9,13 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from surface_kernel import probability
-from surface_kernel.networks import weights
-from surface_kernel.postprocess.drop_small_components import drop_small_components
-from surface_kernel.volumes import volume
-from surface_kernel.networks.device import choose
 from surface_kernel.inference.engine import Engine
 from surface_kernel.inference.settings import Settings
+from surface_kernel.networks import weights
+from surface_kernel.networks.device import choose
 from surface_kernel.networks.weights import WeightsError
+from surface_kernel.postprocess.drop_small_components import drop_small_components
+from surface_kernel.volumes import volume
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,18 @@ from package.fake_bundle import make_bundle
 from scenes import ROOT, noise
 
 from surface_kernel import __version__
-from surface_kernel.networks.architecture import LIBRARIES, Architecture
-from surface_kernel.volumes.intensity import Intensity
-from surface_kernel.runs.mounts import read_bundle
-from surface_kernel.networks.network import build as build_network
 from surface_kernel.inference.settings import SettingsError
-from surface_kernel.volumes.volume import VolumeError, write_lzw
+from surface_kernel.networks.architecture import LIBRARIES, Architecture
+from surface_kernel.networks.network import build as build_network
 from surface_kernel.networks.weights import Metadata, WeightsError, save
+from surface_kernel.runs.mounts import read_bundle
+from surface_kernel.volumes.intensity import Intensity
+from surface_kernel.volumes.volume import VolumeError, write_lzw
 from surface_package.build import bundle, licences, manifest, wheels
 from surface_package.build.bundle import BundleError
 from surface_package.build.sources import SourceError
-from surface_package.target import TargetError
 from surface_package.build.wheels import Pin, WheelError
+from surface_package.target import TargetError
 
 RES_ENC = Architecture("ResEncUNet", "resenc_s", "instance")
 build = partial(bundle.build, offline=True)
@@ -319,22 +319,22 @@ def test_a_folder_of_a_run_stands_for_its_weights(tmp_path: Path, cache: Path) -
 def test_the_code_is_the_commits(tmp_path: Path, clone: Path, cache: Path) -> None:
     head = commit(clone)
     weights = [write_weights(tmp_path / "w", 1)]
-    module = clone / "kernel" / "surface_kernel" / "run.py"
+    module = clone / "kernel" / "surface_kernel" / "__main__.py"
     original = module.read_bytes()
     git(clone, "update-index", "--assume-unchanged", str(module))
     module.write_text("changed = 1")  # where git does not look
     committed = build(weights, None, tmp_path / "committed", cache)
     assert manifest.read(committed)["commit"] == head
     (wheel,) = committed.glob("surface_kernel-*.whl")
-    assert zipfile.ZipFile(wheel).read("surface_kernel/run.py") == original
+    assert zipfile.ZipFile(wheel).read("surface_kernel/__main__.py") == original
     git(clone, "update-index", "--no-assume-unchanged", str(module))
-    with pytest.raises(SourceError, match=r"changes in kernel/surface_kernel/run\.py"):
+    with pytest.raises(SourceError, match=r"changes in kernel/surface_kernel/__main__\.py"):
         build(weights, None, tmp_path / "bundle", cache)
     assert not (tmp_path / "bundle").exists()
     taken = build(weights, None, tmp_path / "taken", cache, uncommitted=True)
     assert manifest.read(taken)["commit"] is None
     (wheel,) = taken.glob("surface_kernel-*.whl")
-    assert zipfile.ZipFile(wheel).read("surface_kernel/run.py") == b"changed = 1"
+    assert zipfile.ZipFile(wheel).read("surface_kernel/__main__.py") == b"changed = 1"
 
 
 def test_the_datasets_metadata_lies_in_it_once_somebody_owns_it(tmp_path: Path, clone: Path, cache: Path) -> None:
@@ -450,9 +450,11 @@ def test_the_kernel_of_a_bundle_installs_offline_and_imports(tmp_path: Path, cac
     command = [sys.executable, "-m", "pip", "install", "--isolated", "--quiet", "--no-index", "--no-deps"]
     command += ["--find-links", str(out), "--target", str(site), manifest.read(out)["requirements"][0]]
     subprocess.run(command, check=True)
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); import surface_kernel.inference.engine as e; print(e.__file__)"
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r}); import surface_kernel.inference.engine as e\nprint(e.__file__)"
+    )
     run = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True)
-    assert run.stdout == f"{site / 'surface_kernel' / 'engine.py'}\n"
+    assert run.stdout == f"{site / 'surface_kernel' / 'inference' / 'engine.py'}\n"
 
 
 def test_at_half_precision_the_manifest_tells_what_that_changes(tmp_path: Path, cache: Path) -> None:

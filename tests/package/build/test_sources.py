@@ -9,7 +9,7 @@ from surface_kernel import __version__
 from surface_package.build import sources
 from surface_package.build.sources import SourceError
 
-MODULE = Path("kernel", "surface_kernel", "run.py")
+MODULE = Path("kernel", "surface_kernel", "__main__.py")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_line_ends_are_those_of_the_commit(tmp_path: Path, clone: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "shown"),
     [
-        (MODULE, "kernel/surface_kernel/run.py"),
+        (MODULE, "kernel/surface_kernel/__main__.py"),
         (MODULE.with_name("new.py"), "kernel/surface_kernel/new.py"),
         (Path("setup.cfg"), "setup.cfg"),
         (Path("package", "wheels.txt"), "package/wheels.txt"),

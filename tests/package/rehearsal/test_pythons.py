@@ -181,7 +181,9 @@ def others() -> list[Interpreter]:
 def test_the_kernel_installs_on_every_other_python_and_what_is_bare_of_torch_is_imported(
     others: list[Interpreter], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    modules = {path.stem: path.read_text() for path in (manifest.ROOT / "kernel" / "surface_kernel").glob("[a-z]*.py")}
+    kernel = manifest.ROOT / "kernel" / "surface_kernel"
+    texts = {path.relative_to(kernel).with_suffix("").as_posix(): path.read_text() for path in kernel.rglob("*.py")}
+    modules = {name: text for name, text in texts.items() if name not in ("__init__", "__main__")}
     made = make_bundle(tmp_path / "bundle", modules=modules)
     isolation = NAMESPACES if enclosure.possible() else AUDIT_HOOK
     found = {other.minor: [other] for other in others}
