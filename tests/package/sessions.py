@@ -75,7 +75,7 @@ from surface_kernel.networks.architecture import Architecture
 def read(path):
     entries = tomllib.loads(path.read_text())
     if "steps" not in entries:
-        raise ValueError(f"{path}: found no steps, wanted them")
+        raise ValueError(f"{path}: expected steps, got none")
     return SimpleNamespace(network=Architecture(), labels_dir=entries.get("labels_dir", ""))
 """
 TORCH = {
@@ -217,12 +217,12 @@ class SessionKaggle(Kaggle):
         self.sessions.append(done)
         left = [path for path in (place / "working").rglob("*") if path.is_file()]
         self.output = {str(path.relative_to(place / "working")): path.read_bytes() for path in left}
-        self.log = json.dumps([{"stream_name": "stdout", "data": done.stdout + done.stderr}])
+        self.log = json.dumps([{"stream_name": name, "data": getattr(done, name)} for name in ("stdout", "stderr")])
         if done.returncode:
             self.kernel_states.append({"status": "ERROR", "failureMessage": "exit code 1"})
         return super().do_SaveKernel(body)
 
-    def ask(self, arguments: list[str], limit_s: float, show: bool = False) -> Answer:
+    def ask(self, arguments: list[str], limit_s: float, *, show: bool = False) -> Answer:
         """What `client.ask` would give, without the second that the real client takes to start."""
         folder = Path(arguments[arguments.index("-p") + 1]) if "-p" in arguments else Path()
         text = getattr(self, "_".join(["ask", *arguments[:2]]))(arguments[2], folder)

@@ -31,67 +31,80 @@ ADVICE = (
     ),
     (r"Max retries|Connection|timed out|\b5\d\d\b", "Check the network and kaggle.com, then run publish again."),
 )
-OTHERWISE = "Put right what the client names, then run publish again: it goes on where it stopped."
+OTHERWISE = "Put right what the client names, then run publish again: it resumes where it stopped."
 # Kaggle answers 403 as often as 404 for a dataset that is not there.
 ABSENT = re.compile(r"\b40[34]\b|not found|forbidden|was denied", re.IGNORECASE)
 
 
 class ClientError(RuntimeError):
-    """The client did not do what it was asked; the message says what happened and what to do."""
+    """The client did not do what was asked of it; the message says what happened and what to do."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one run of the client left: its arguments, exit code, and stdout and stderr in one text."""
+    """What one run of the client left."""
 
     arguments: tuple[str, ...]
+    """Of its command line."""
     code: int
+    """Its exit code."""
     text: str
+    """stdout and stderr in one."""
 
     def lines(self) -> list[str]:
-        """The non-empty lines without progress bars; a signed address loses its query, which is a secret for a week."""
+        """Return the non-empty lines without progress bars; a signed address loses its query, a secret for a week."""
         lines = (line.strip() for line in re.split(r"[\r\n]+", self.text))
         return [re.sub(r"\?\S+", "?...", line) for line in lines if line and not re.search(r"\d%\||B/s\]", line)]
 
     def error(self, happened: str, advice: str = "") -> ClientError:
-        """An error that says what happened, what the client said, and what to do (by default judged by its words)."""
-        said = "\n".join(f"    {line}" for line in self.lines()[-8:]) or "    (nothing)"
+        """Return an error: what happened, what the client printed, what to do (by default what its words suggest)."""
+        printed = "\n".join(f"    {line}" for line in self.lines()[-8:]) or "    (nothing)"
         known = (words for pattern, words in ADVICE if re.search(pattern, self.text, re.IGNORECASE))
         advice = advice or next(known, OTHERWISE)
         command = shlex.join(["kaggle", *self.arguments])
-        return ClientError(f"{happened}.\n  {command}\n  said (exit code {self.code}):\n{said}\n  {advice}")
+        return ClientError(f"{happened}.\n  {command}\n  printed (exit code {self.code}):\n{printed}\n  {advice}")
 
 
 @dataclass(frozen=True)
 class DatasetState:
-    """How a dataset stands: its status in Kaggle's words ("absent" where there is none), its current version or 0."""
+    """Whether there is a dataset, and which version is current."""
 
     status: str
+    """In Kaggle's words; "absent" where there is none."""
     version: int
+    """The current one; 0 where there is none."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Submissions: left today, made today, made in all; capped: none is left because of a limit for all days."""
+@dataclass(frozen=True, kw_only=True)
+class SubmissionLimits:
+    """How many submissions may be made."""
 
     left: int
+    """Today."""
     today: int
+    """Made today."""
     total: int
+    """Made in all."""
     capped: bool
+    """Whether none is left because of a limit for all days."""
 
 
-@dataclass(frozen=True)
-class Submission:
-    """One entry of the board: its description, Kaggle's status ("PENDING", "COMPLETE", "ERROR"), its scores or ""."""
+@dataclass(frozen=True, kw_only=True)
+class BoardEntry:
+    """One submission on the competition's board."""
 
     description: str
+    """As given when it was made."""
     status: str
+    """Kaggle's: "PENDING", "COMPLETE" or "ERROR"."""
     public_score: str
+    """Empty before it is known."""
     private_score: str
+    """The same."""
 
 
 def command() -> list[str]:
-    """How the client is started; it is never imported here, since importing it logs in. Raises ClientError."""
+    """Return what starts the client; it is never imported here, since importing it logs in. Raises ClientError."""
     spec = importlib.util.find_spec("kaggle")
     if spec is not None and spec.origin is not None:
         return [sys.executable, "-m", "kaggle"]
@@ -101,19 +114,23 @@ def command() -> list[str]:
     raise ClientError(f"no kaggle client beside {sys.executable}. Install it: pip install kaggle six.")
 
 
-def ask(arguments: Sequence[str], limit_s: float, show: bool = False) -> Answer:
-    """Run the client once, stopped after `limit_s` seconds; `show` passes its progress on to a terminal.
+def ask(arguments: Sequence[str], limit_s: float, *, show: bool = False) -> Answer:
+    """Run the client once, stopped after `limit_s` seconds. Raises ClientError where it is absent or too late.
 
     TMPDIR is fresh for each run: the client keeps tokens of finished uploads there, and after a failed create would not
     send a changed file of the same size and time again. The rest of the environment, credentials too, is its own
-    affair. Raises ClientError where there is no client or it did not end in time.
+    affair.
+
+    Args:
+        arguments: of its command line.
+        limit_s: until it is stopped.
+        show: pass its progress on to a terminal.
     """
     with tempfile.TemporaryDirectory(prefix="surface-client-") as scratch:
-        environment = os.environ | {"TMPDIR": scratch, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             [*command(), *arguments],
             cwd=scratch,
-            env=environment,
+            env=os.environ | {"TMPDIR": scratch, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -123,7 +140,7 @@ def ask(arguments: Sequence[str], limit_s: float, show: bool = False) -> Answer:
             assert process.stdout is not None
             timer.start()
             try:
-                text = _listen(process.stdout, show and sys.stderr.isatty())
+                text = _receive(process.stdout, show and sys.stderr.isatty())
             except BaseException:
                 process.kill()
                 raise
@@ -135,14 +152,14 @@ def ask(arguments: Sequence[str], limit_s: float, show: bool = False) -> Answer:
     return answer
 
 
-def _listen(stream: IO[bytes], show: bool) -> str:
-    heard = bytearray()
+def _receive(stream: IO[bytes], show: bool) -> str:
+    received = bytearray()
     while chunk := os.read(stream.fileno(), 65536):
-        heard += chunk
+        received += chunk
         if show:
             sys.stderr.write(chunk.decode(errors="replace"))
             sys.stderr.flush()
-    return heard.decode(errors="replace")
+    return received.decode(errors="replace")
 
 
 def dataset_state(answer: Answer) -> DatasetState:
@@ -156,11 +173,11 @@ def dataset_state(answer: Answer) -> DatasetState:
                 break
     if ABSENT.search(answer.text):
         return DatasetState("absent", 0)
-    raise answer.error("Kaggle did not say how the dataset stands")
+    raise answer.error("Kaggle did not report the dataset's status")
 
 
 def check_upload(answer: Answer, names: Collection[str]) -> None:
-    """Judge `datasets create` or `datasets version`: accepted, and every file of `names` sent. Raises ClientError.
+    """Check `datasets create` or `datasets version`: accepted, and every file of `names` sent. Raises ClientError.
 
     A file whose upload fails is left out, and the client goes on without it.
     """
@@ -191,41 +208,46 @@ def kernel_status(answer: Answer) -> tuple[str, str]:
     """Read `kernels status`: (a status like "COMPLETE", failure message or ""). Raises ClientError where none is."""
     status = re.search(r'has status "(?:KernelWorkerStatus\.)?(\w+)"', answer.text)
     if not status:
-        raise answer.error("Kaggle did not say how the kernel stands")
+        raise answer.error("Kaggle did not report the kernel's status")
     failure = re.search(r'Failure message: "(.*)"', answer.text, re.DOTALL)
     return status[1], failure[1] if failure else ""
 
 
-def submission_limits(answer: Answer) -> Limits:
-    """Read `competitions submission-limits`. Raises ClientError where it does not tell them."""
+def submission_limits(answer: Answer) -> SubmissionLimits:
+    """Read `competitions submission-limits`. Raises ClientError where it does not list them."""
     counts = [
         re.search(rf"^{name}: (\d+)", answer.text, re.MULTILINE)
         for name in ("Remaining today", "Submissions today", "Lifetime submissions")
     ]
     left, today, total = (int(count[1]) if count else None for count in counts)
     if left is None or today is None or total is None:
-        raise answer.error("Kaggle did not say how many submissions are left")
-    return Limits(left, today, total, "(limited by lifetime cap)" in answer.text)
+        raise answer.error("Kaggle did not report how many submissions are left")
+    return SubmissionLimits(left=left, today=today, total=total, capped="(limited by lifetime cap)" in answer.text)
 
 
 def took_submission(answer: Answer) -> bool:
-    """Whether `competitions submit` told of a success; where it did not, the board knows."""
+    """Whether `competitions submit` reported success; where it did not, the board knows."""
     return "Successfully submitted" in answer.text
 
 
-def submissions(answer: Answer) -> list[Submission]:
+def submissions(answer: Answer) -> list[BoardEntry]:
     """Read `competitions submissions --format json`, the newest first. Raises ClientError where it lists none."""
     if re.search(r"^No submissions found", answer.text, re.MULTILINE):
         return []
     listed = re.search(r"^\[$.*^\]$", answer.text, re.MULTILINE | re.DOTALL)
     try:
         return [
-            Submission(
-                str(row["description"]),
-                str(row["status"]).rpartition(".")[2],
-                *(str(row[score]) if row[score] is not None else "" for score in ("publicScore", "privateScore")),
+            BoardEntry(
+                description=str(row["description"]),
+                status=str(row["status"]).rpartition(".")[2],
+                public_score=_score(row["publicScore"]),
+                private_score=_score(row["privateScore"]),
             )
             for row in json.loads(listed[0] if listed else "")
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise answer.error("Kaggle did not list the submissions") from error
+
+
+def _score(value: object) -> str:
+    return "" if value is None else str(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from surface_package.kaggle import client
-from surface_package.kaggle.client import Answer, ClientError, DatasetState, Limits, Submission
+from surface_package.kaggle.client import Answer, BoardEntry, ClientError, DatasetState, SubmissionLimits
 
 HELP = "Authentication required to call the Kaggle API.\n\nRecommended: log in\n    kaggle auth login\n"
 REFUSED = "HTTPConnectionPool(host='127.0.0.1', port=9): Max retries exceeded with url: http://localhost/api\n"
@@ -60,7 +60,7 @@ def test_dataset_state(text, state) -> None:
 
 @pytest.mark.parametrize("text", [HELP, REFUSED, "", '{"state": "ready"}', "{not json", "[]"])
 def test_dataset_state_that_was_not_told(text) -> None:
-    with pytest.raises(ClientError, match="did not say how the dataset stands"):
+    with pytest.raises(ClientError, match="did not report the dataset's status"):
         client.dataset_state(said(text))
 
 
@@ -93,22 +93,23 @@ def test_kernel_status() -> None:
     assert client.kernel_status(said('o/k has status "complete"\n')) == ("complete", "")
     failed = 'o/k has status "KernelWorkerStatus.ERROR"\nFailure message: "line one\nline "two""\n'
     assert client.kernel_status(said(failed)) == ("ERROR", 'line one\nline "two"')
-    with pytest.raises(ClientError, match="did not say how the kernel stands"):
+    with pytest.raises(ClientError, match="did not report the kernel's status"):
         client.kernel_status(said("Cannot access kernel 'o/k'\n", 1))
 
 
 def test_submission_limits() -> None:
-    assert client.submission_limits(said(LIMITS + "\n")) == Limits(4, 1, 12, capped=False)
-    assert client.submission_limits(said(LIMITS + " (limited by lifetime cap)\n")) == Limits(4, 1, 12, capped=True)
+    for text, capped in ((LIMITS + "\n", False), (LIMITS + " (limited by lifetime cap)\n", True)):
+        limits = SubmissionLimits(left=4, today=1, total=12, capped=capped)
+        assert client.submission_limits(said(text)) == limits
     for text in (REFUSED, "", "{}", "Remaining today: 4\n"):
-        with pytest.raises(ClientError, match="did not say how many submissions are left"):
+        with pytest.raises(ClientError, match="did not report how many submissions are left"):
             client.submission_limits(said(text))
 
 
 def test_submissions() -> None:
     ours, other = client.submissions(said(BOARD))
-    assert ours == Submission("ours [1]", "COMPLETE", "0.561", "")
-    assert other == Submission("No submissions found", "PENDING", "", "")
+    assert ours == BoardEntry(description="ours [1]", status="COMPLETE", public_score="0.561", private_score="")
+    assert other == BoardEntry(description="No submissions found", status="PENDING", public_score="", private_score="")
     assert client.submissions(said("Warning: old\nNo submissions found\n")) == []
     for text in (REFUSED, "", "[\n{\n]", "[\n1\n]\n", '[\n{"ref": 1}\n]\n'):
         with pytest.raises(ClientError, match="did not list the submissions"):
@@ -131,12 +132,12 @@ def test_took_submission() -> None:
         ("You have reached the daily submission limit.", "after midnight UTC"),
         ("You must accept this competition's rules before", "Accept the competition's rules"),
         ("403 Client Error: Forbidden", "owner named in kernel-metadata.json, and that it accepted the competition's"),
-        ("something never seen", "goes on where it stopped"),
+        ("something never seen", "resumes where it stopped"),
     ],
 )
 def test_an_error_tells_the_command_the_words_and_what_to_do(text, advice) -> None:
     told = str(said(text, 1).error("it failed"))
-    assert told.startswith("it failed.\n  kaggle kernels push\n  said (exit code 1):\n    ")
+    assert told.startswith("it failed.\n  kaggle kernels push\n  printed (exit code 1):\n    ")
     assert text.split("\n")[0] in told
     assert advice in told.splitlines()[-1]
 
