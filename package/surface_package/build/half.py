@@ -78,7 +78,7 @@ def _predict(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Return a volume's mean logits and its mask, (z, y, x)."""
     with Engine.load(files, settings, device=replace(choose("cpu"), dtype="float32")) as engine:
-        if all(metadata.architecture.local for metadata in engine.told):
+        if all(metadata.architecture.local for metadata in engine.metadata):
             engine.take(within_memory(engine.device, engine.cost))  # larger tiles: less to compute
         logits = np.empty(grey.shape, np.float32)
         tiles = engine.grid(grey.shape).tiles * sum(map(len, engine.stages))

@@ -76,7 +76,7 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     def load(files: Sequence[Path], settings: Settings, device: Device) -> Engine:
         assert (device.name, device.dtype) == ("cpu", "float32")
         networks = [Shifted(float(path.name)) for path in files]
-        return Engine(networks, [told] * len(files), settings, device, Cost(1, 1, 1))  # type: ignore[list-item]
+        return Engine(networks, [told] * len(files), settings=settings, device=device, cost=Cost(1, 1, 1))  # type: ignore[list-item]
 
     monkeypatch.setattr(half.Engine, "load", load)
     write_lzw(tmp_path / "a.tif", two_greys((8, 6, 40)))

@@ -13,7 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 from surface_kernel import probability
-from surface_kernel.inference.predict import Logits, Member, slabs
+from surface_kernel.inference.forward import Member
+from surface_kernel.inference.predict import Logits, slabs
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.networks.device import Device
 from surface_score import CaseScore, score_case
@@ -95,7 +96,7 @@ def _predict_case(member: Member, case: Case, settings: Settings, device: Device
     image, label = case.load()
     grid = Grid(image.shape, settings.patches.shape_zyx, settings.overlap)
     levels, seen = np.empty(image.shape, np.uint8), _Seen()
-    for start_z, slab in slabs([member], image, grid, device):
+    for start_z, slab in slabs([member], image, grid=grid, device=device):
         layers = slice(start_z, start_z + len(slab))
         levels[layers] = np.searchsorted(_LOGITS, slab)
         seen.add(slab[label[layers] != UNLABELLED])

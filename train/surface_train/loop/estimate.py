@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from surface_kernel.inference.predict import Member, slabs
+from surface_kernel.inference.forward import Member
+from surface_kernel.inference.predict import slabs
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.volumes import volume
 from surface_train.loop.run import Run
@@ -75,9 +76,9 @@ def _volume_s(run: Run) -> float:
     grid = Grid(row, tile_zyx, settings.overlap)
     grey = np.random.default_rng(0).integers(1, 256, row, np.uint8)
     member = Member(run.network.eval(), settings.intensity)
-    list(slabs([member], grey, grid, run.device))  # compiles and warms up
+    list(slabs([member], grey, grid=grid, device=run.device))  # compiles and warms up
     started_s = _now_s(run)
-    list(slabs([member], grey, grid, run.device))
+    list(slabs([member], grey, grid=grid, device=run.device))
     return (_now_s(run) - started_s) / grid.tiles * float(np.mean(counts))
 
 
