@@ -39,7 +39,7 @@ FORMAT = "surface-bundle/1"
 SEARCH_LEVELS = 3  # /kaggle/input/datasets/<owner>/<slug> is the deepest mount that was seen
 MANIFEST_LIMIT_BYTES = 1 << 20
 WHEELS_LIMIT_BYTES = 2 << 30  # unpacked, all together: scratch has some tens of GB
-DELIVERED_UNLISTED = ("manifest.json", "dataset-metadata.json")  # the latter is Kaggle's, and only lies beside uploads
+DELIVERED_UNLISTED = ("manifest.json", "dataset-metadata.json")  # the latter is Kaggle's, and only beside uploads
 
 BUDGET_S = 8.5 * 3600.0
 GRACE_S = 600.0  # an engine that outlives its budget by this is killed: Kaggle would end everything at 9 h
@@ -565,7 +565,7 @@ def verify(bundle: Path) -> int:
 
 
 def places(parser: argparse.ArgumentParser, budget_s: float) -> None:
-    """Add where things lie, and how long a run may take, to a command line."""
+    """Add the options for folders and time budget to a parser."""
     parser.add_argument("--input", type=Path, default=INPUT, help="where the inputs are mounted")
     parser.add_argument("--working", type=Path, default=WORKING, help="where the output goes")
     parser.add_argument("--scratch", type=Path, default=SCRATCH, help="where everything else goes")
@@ -585,7 +585,7 @@ def main() -> int:
     started_s = time.monotonic()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes
-    # A termination must pass through `finally`, or pip would go on alone. For the engine see `catch_signals`.
+    # A termination must pass through `finally`, or pip would continue alone. For the engine see `catch_signals`.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     parser = argparse.ArgumentParser(description="From a mounted bundle to submission.zip, offline.")
     places(parser, BUDGET_S)

@@ -127,7 +127,7 @@ def launcher(gpus: int) -> list[str]:
 def flatten(run: Path, working: Path) -> dict[str, str]:
     """Move a run's files into the output itself, and return their sha256 by name.
 
-    What lies in folders is drawn again from log.csv. The digests go into the log, which comes by another way than the
+    What is in folders is drawn again from log.csv. The digests go into the log, which comes by another way than the
     files do.
     """
     if not run.is_dir():

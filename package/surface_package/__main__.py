@@ -112,61 +112,49 @@ def _rehearse(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="surface_package", description="From weights to a submission on Kaggle.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    naming = commands.add_parser("init", help="set owner and slugs in kernel-metadata.json")
-    init.add_arguments(naming)
-    naming.set_defaults(run=init.run)
-
-    build = commands.add_parser("build", help="make a bundle")
-    build.add_argument(
-        "--weights",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="the ensemble's members: weights files or run folders",
-    )
-    build.add_argument(
-        "--settings", "--config", type=Path, metavar="FILE.toml", help="views, threshold, small components"
-    )
-    build.add_argument(
-        "--out", type=Path, required=True, metavar="BUNDLE", help="the folder to make; a bundle there is replaced"
-    )
-    build.add_argument(
-        "--wheels", type=Path, metavar="DIR", help="cache of the pinned wheels; missing ones are fetched to it"
-    )
-    build.add_argument("--offline", action="store_true", help="fail instead of fetching a wheel")
-    half_help = "write weights in float16, and report what that changes on this volume"
-    build.add_argument("--half", type=Path, metavar="VOLUME.tif", help=half_help)
-    build.add_argument(
-        "--uncommitted", action="store_true", help="take the code as it is, changed or not, and name no commit"
-    )
-    build.add_argument("--notebook", action="store_true", help="also write submit.py as a notebook, BUNDLE.ipynb")
-    build.set_defaults(run=_build)
-
-    verify = commands.add_parser("verify", help="check a bundle against its manifest")
-    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
-    verify.set_defaults(run=_verify)
-
-    rehearsal = commands.add_parser("rehearse", help="run a bundle as Kaggle would")
-    rehearsal.add_argument("bundle", type=Path, metavar="BUNDLE")
-    rehearsal.add_argument("--data", "--data_dir", type=Path, required=True, metavar="DIR", help="a competition folder")
-    rehearsal.add_argument("--out", type=Path, metavar="DIR", help="where submission.zip and run_report.* go")
-    python_help = "another Python to try the bundle's installation on; may be repeated"
-    rehearsal.add_argument("--python", type=Path, action="append", default=[], metavar="PATH", help=python_help)
-    rehearsal.add_argument(
-        "--full", action="store_true", help="run inference for every supported mount layout, not just one"
-    )
-    rehearsal.set_defaults(run=_rehearse)
-
-    publishing = commands.add_parser("publish", help="bring a rehearsed bundle to Kaggle")
-    publish.add_arguments(publishing)
-    publishing.set_defaults(run=publish.run)
-
-    papers = commands.add_parser("paperwork", help="write what Kaggle asks of a winner beside the code")
-    paperwork.add_arguments(papers)
-    papers.set_defaults(run=paperwork.run)
+    for name, help_text, add_arguments, run in (
+        ("init", "set owner and slugs in kernel-metadata.json", init.add_arguments, init.run),
+        ("build", "make a bundle", _add_build, _build),
+        ("verify", "check a bundle against its manifest", _add_verify, _verify),
+        ("rehearse", "run a bundle as Kaggle would", _add_rehearse, _rehearse),
+        ("publish", "bring a rehearsed bundle to Kaggle", publish.add_arguments, publish.run),
+        ("paperwork", "write what Kaggle asks of a winner beside the code", paperwork.add_arguments, paperwork.run),
+    ):
+        command = commands.add_parser(name, help=help_text)
+        add_arguments(command)
+        command.set_defaults(run=run)
     return parser
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    weights_help = "the ensemble's members: weights files or run folders"
+    parser.add_argument("--weights", type=Path, nargs="+", required=True, metavar="FILE", help=weights_help)
+    settings_help = "views or stages, threshold, small components"
+    parser.add_argument("--settings", "--config", type=Path, metavar="FILE.toml", help=settings_help)
+    out_help = "the folder to make; a bundle there is replaced"
+    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help=out_help)
+    wheels_help = "cache of the pinned wheels; missing ones are fetched to it"
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help=wheels_help)
+    parser.add_argument("--offline", action="store_true", help="fail instead of fetching a wheel")
+    half_help = "write weights in float16, and report what that changes on this volume"
+    parser.add_argument("--half", type=Path, metavar="VOLUME.tif", help=half_help)
+    uncommitted_help = "take the code as it is, changed or not, and name no commit"
+    parser.add_argument("--uncommitted", action="store_true", help=uncommitted_help)
+    parser.add_argument("--notebook", action="store_true", help="also write submit.py as a notebook, BUNDLE.ipynb")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+
+
+def _add_rehearse(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("--data", "--data_dir", type=Path, required=True, metavar="DIR", help="a competition folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where submission.zip and run_report.* go")
+    python_help = "another Python to try the bundle's installation on; may be repeated"
+    parser.add_argument("--python", type=Path, action="append", default=[], metavar="PATH", help=python_help)
+    full_help = "run inference for every supported mount layout, not just one"
+    parser.add_argument("--full", action="store_true", help=full_help)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from surface_kernel.inference.settings import Settings
 from surface_kernel.networks import weights as kernel_weights
 from surface_kernel.networks.weights import Metadata
 from surface_package.build import leaks, licences, manifest, sources, wheels
+from surface_package.build.wheels import Pin
 from surface_package.target import DATASET_FILE, PLACEHOLDER_OWNER, dataset_metadata, is_public, read_target
 
 SETTINGS = "settings.json"
@@ -45,6 +46,18 @@ class BundleRequest:
     """Take our code as it is in the clone, even where no commit has it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """What a bundle is made of, once nothing is wrong with it."""
+
+    weights: Sequence[Path]
+    members: Sequence[Metadata]
+    settings: Settings
+    dataset: dict[str, Any] | None
+    pins: list[Pin]
+    pinned: list[Path]
+
+
 def build(asked: BundleRequest) -> Path:
     """Make a bundle and return its folder; the same inputs give the same bytes.
 
@@ -54,6 +67,37 @@ def build(asked: BundleRequest) -> Path:
         BundleError, SourceError, TargetError, WheelError, WeightsError, SettingsError: before anything is written; also
             for stages of other members than there are weights, and for what seems to hold a secret.
     """
+    checked = _check(asked)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        code = sources.take(manifest.ROOT, folder / "clone", uncommitted=asked.uncommitted)
+        for path in wheels.modules_of(code.kernel):
+            _refuse_leaks(path.relative_to(code.root), path.read_text(encoding="utf-8"))
+        written = folder / SETTINGS
+        written.write_text(kernel_settings.to_json(checked.settings), encoding="utf-8")
+        carried = [wheels.write_wheel(code.kernel, code.version, folder), *checked.pinned]
+        shipped, changed = list(checked.weights), None
+        if asked.half:
+            shipped, changed = _halved(checked.weights, folder, settings=checked.settings, volume=asked.half)
+        files = {f"member_{index}.safetensors": path for index, path in enumerate(shipped)}
+        contents = manifest.Contents(
+            version=code.version,
+            commit=code.commit,
+            weights=list(files),
+            settings=SETTINGS,
+            requirements=[f"surface-kernel=={code.version}", *wheels.requirements(checked.pins)],
+            python=wheels.pythons(checked.pins),
+            members={name: _entries(metadata) for name, metadata in zip(files, checked.members, strict=True)},
+            licences=_licences(files, carried),
+            half=changed,
+        )
+        files |= {path.name: path for path in (written, *carried)}
+        assemble(asked.out, files, contents, dataset=checked.dataset)
+    return asked.out
+
+
+def _check(asked: BundleRequest) -> _Checked:
+    """Read and check all that can be wrong with a request, before anything is made."""
     if not asked.weights:
         raise BundleError("--weights: expected at least one file, got none")
     weights = [path / WEIGHTS if path.is_dir() else path for path in asked.weights]
@@ -65,33 +109,7 @@ def build(asked: BundleRequest) -> Path:
     dataset = _dataset()
     pins = wheels.needed(wheels.read_pins(), [metadata.architecture for metadata in members])
     pinned = wheels.gather(pins, asked.wheels or wheels.cache_folder(), offline=asked.offline)
-
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        code = sources.take(manifest.ROOT, folder / "clone", uncommitted=asked.uncommitted)
-        for path in wheels.modules_of(code.kernel):
-            _refuse_leaks(path.relative_to(code.root), path.read_text(encoding="utf-8"))
-        written = folder / SETTINGS
-        written.write_text(kernel_settings.to_json(settings), encoding="utf-8")
-        carried = [wheels.write_wheel(code.kernel, code.version, folder), *pinned]
-        shipped, changed = list(weights), None
-        if asked.half:
-            shipped, changed = _halved(weights, folder, settings=settings, volume=asked.half)
-        files = {f"member_{index}.safetensors": path for index, path in enumerate(shipped)}
-        contents = manifest.Contents(
-            version=code.version,
-            commit=code.commit,
-            weights=list(files),
-            settings=SETTINGS,
-            requirements=[f"surface-kernel=={code.version}", *wheels.requirements(pins)],
-            python=wheels.pythons(pins),
-            members={name: _entries(metadata) for name, metadata in zip(files, members, strict=True)},
-            licences=_licences(files, carried),
-            half=changed,
-        )
-        files |= {path.name: path for path in (written, *carried)}
-        assemble(asked.out, files, contents, dataset=dataset)
-    return asked.out
+    return _Checked(weights=weights, members=members, settings=settings, dataset=dataset, pins=pins, pinned=pinned)
 
 
 def _settings(path: Path | None, members: int) -> Settings:

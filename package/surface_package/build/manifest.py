@@ -50,11 +50,6 @@ def write(folder: Path, contents: Contents) -> Path:
 
     Its own entry contents_sha256 is that of its other entries, as JSON with sorted keys and without spaces.
     """
-    files = {
-        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
-        for path in folder.iterdir()
-        if path.name != NAME
-    }
     manifest = {
         "format": BUNDLE_FORMAT,
         "kernel": {"version": contents.version},
@@ -66,12 +61,18 @@ def write(folder: Path, contents: Contents) -> Path:
         "members": dict(contents.members),
         "licences": dict(contents.licences),
         "half": contents.half,
-        "files": files,
+        "files": listed(folder),
     }
     manifest[_OWN] = _own_digest(manifest)
     path = folder / NAME
     path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return path
+
+
+def listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return sha256 and size of every file of a flat folder but its manifest, by name."""
+    files = (path for path in folder.iterdir() if path.name != NAME)
+    return {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in files}
 
 
 def read(bundle: Path) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def verify(bundle: Path) -> list[str]:
 
 
 def submit_script() -> Path:
-    """Return the path of kernel/submit.py, which lies in the clone. Raises ManifestError outside of one."""
+    """Return the path of kernel/submit.py, which is in the clone. Raises ManifestError outside of one."""
     path = ROOT / "kernel" / "submit.py"
     if not path.is_file():
         raise ManifestError(f"{path}: no such file; expected a clone of the project, installed with `pip install -e .`")

@@ -1,4 +1,4 @@
-"""The code that a bundle carries, as a commit has it: what git holds counts, not what lies in the folder."""
+"""The code that a bundle carries, as a commit has it: what git holds counts, not what is in the folder."""
 
 import configparser
 import io

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from surface_package.kaggle import client
-from surface_package.kaggle.client import BoardEntry
+from surface_package.kaggle import answers, client
+from surface_package.kaggle.answers import BoardEntry
 from surface_package.kaggle.delivery import Delivery, DeliveryError, message
 from surface_package.kaggle.publish_record import PublishRecord
 from surface_package.kaggle.waiting import say, wait
@@ -35,7 +35,7 @@ def submit(delivery: Delivery, target: Target, record: PublishRecord) -> Publish
 def find(delivery: Delivery, target: Target, version: int) -> BoardEntry | None:
     """Return the submission of that kernel version, None where the board holds none."""
     name = words(delivery, target, version)
-    listed = client.submissions(client.ask(target.list_submissions(), delivery.timeout_s))
+    listed = answers.submissions(client.ask(target.list_submissions(), delivery.timeout_s))
     return next((entry for entry in listed if name in entry.description), None)
 
 
@@ -43,7 +43,7 @@ def spend(delivery: Delivery, target: Target, version: int) -> None:
     """Show what is left today and submit; the board decides where the client reports no success."""
     show_left(delivery, target)
     answer = client.ask(target.submit(version, words(delivery, target, version)), delivery.timeout_s)
-    if not client.took_submission(answer) and not find(delivery, target, version):
+    if not answers.took_submission(answer) and not find(delivery, target, version):
         raise answer.error("Kaggle did not take the submission")
     say(f"submission: version {version} was submitted to {target.competition}")
 
@@ -53,7 +53,7 @@ def show_left(delivery: Delivery, target: Target) -> None:
 
     All counts are 0 too where Kaggle knows no team of the user's yet; then the submission itself shows.
     """
-    limits = client.submission_limits(client.ask(target.ask_limits(), delivery.timeout_s))
+    limits = answers.submission_limits(client.ask(target.ask_limits(), delivery.timeout_s))
     say(f"submissions: {limits.left} left today, {limits.today} made today, {limits.total} in all")
     if limits.left == 0 and limits.capped:
         raise DeliveryError("no submission is left, today or later: the competition's limit for all days is reached.")

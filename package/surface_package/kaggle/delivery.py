@@ -27,7 +27,7 @@ class Polling:
 
     def __post_init__(self) -> None:
         if self.timeout_s <= 0:
-            raise DeliveryError(f"--timeout-s is {self.timeout_s}. Give a number of seconds above 0.")
+            raise DeliveryError(f"--timeout-s is {self.timeout_s}. Set a number of seconds above 0.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from surface_package.build.manifest import ManifestError, sha256
-from surface_package.kaggle import board, client, upload
+from surface_package.kaggle import answers, board, client, upload
 from surface_package.kaggle.delivery import Delivery, DeliveryError, check_rehearsed, check_whole, message, staged
 from surface_package.kaggle.output import check_result, check_stray, check_submission
 from surface_package.kaggle.publish_record import PublishRecord
@@ -43,7 +43,7 @@ def send_kernel(delivery: Delivery, target: Target, record: PublishRecord, *, fo
     if record.kernel_version is not None and record.kernel_sha256 == key:
         say(f"kernel {target.kernel}: version {record.kernel_version} was pushed already")
     else:
-        version = client.pushed_version(client.ask(target.push_kernel(folder), delivery.timeout_s))
+        version = answers.pushed_version(client.ask(target.push_kernel(folder), delivery.timeout_s))
         record = record.pushed(key, version).write(delivery)
         say(f"kernel {target.kernel}: pushed as version {version}, https://www.kaggle.com/code/{target.kernel}")
         time.sleep(delivery.poll_s)  # until Kaggle knows of the run: asked at once, it may report the version before
@@ -55,7 +55,7 @@ def send_kernel(delivery: Delivery, target: Target, record: PublishRecord, *, fo
 def wait_for_kernel(delivery: Delivery, target: Target, record: PublishRecord) -> None:
     """Wait until the run is over; raises DeliveryError, and forgets the push, unless it ended well."""
     status, failure = wait_for_run(
-        delivery, "kernel", lambda: client.kernel_status(client.ask(target.ask_kernel(), delivery.timeout_s))
+        delivery, "kernel", lambda: answers.kernel_status(client.ask(target.ask_kernel(), delivery.timeout_s))
     )
     if status != "COMPLETE":
         replace(record, kernel_version=None).write(delivery)
@@ -103,7 +103,7 @@ def take_output(delivery: Delivery, target: Target, record: PublishRecord) -> Pu
 
 
 def publish(delivery: Delivery) -> None:
-    """Go the whole way. Raises TargetError, ManifestError, DeliveryError or ClientError, each with what to do."""
+    """Go from bundle to score. Raises TargetError, ManifestError, DeliveryError, ClientError, each with what to do."""
     target = read_target(delivery.root / "kernel-metadata.json", delivery.public)
     check_rehearsed(delivery)
     check_whole(delivery)
@@ -156,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
             training.run(arguments)
             return 0
         if arguments.bundle is None or arguments.fold:
-            raise DeliveryError("Give a BUNDLE, or --checkpoints RUN, or --training FILE.toml --fold K.")
+            raise DeliveryError("Name a BUNDLE, or --checkpoints RUN, or --training FILE.toml --fold K.")
         delivery = Delivery(
             bundle=arguments.bundle.resolve(),
             public=arguments.public,
@@ -168,6 +168,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"publish: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("publish: interrupted. Run publish again to resume; what runs on Kaggle goes on there.", file=sys.stderr)
+        print(
+            "publish: interrupted. Run publish again to resume; what runs on Kaggle continues there.", file=sys.stderr
+        )
         return 130
     return 0

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surface_package.build.manifest import sha256
-from surface_package.kaggle import client
-from surface_package.kaggle.client import DatasetState
+from surface_package.kaggle import answers, client
+from surface_package.kaggle.answers import DatasetState
 from surface_package.kaggle.delivery import DeliveryError, Polling
 from surface_package.kaggle.waiting import say, wait
 from surface_package.target import DATASET_FILE, Target, dataset_metadata
@@ -50,7 +50,7 @@ class Upload:
 
     def state(self) -> DatasetState:
         """Ask Kaggle for the dataset's status and version."""
-        return client.dataset_state(client.ask(self.target.ask_dataset(), self.polling.timeout_s))
+        return answers.dataset_state(client.ask(self.target.ask_dataset(), self.polling.timeout_s))
 
 
 def digest(files: Mapping[str, Path]) -> str:
@@ -92,7 +92,7 @@ def _send_files(upload: Upload, state: DatasetState) -> None:
     say(f"dataset {target.dataset}: {what} ({len(files)} files, {size_mb:.1f} MB)")
     with staged(target, files) as folder:
         command = target.create_dataset(folder) if first else target.version_dataset(folder, upload.words)
-        client.check_upload(client.ask(command, upload.polling.timeout_s, show=True), list(files))
+        answers.check_upload(client.ask(command, upload.polling.timeout_s, show=True), list(files))
 
 
 def _wait_until_ready(upload: Upload, sent: SentDataset, keep: Callable[[SentDataset], None]) -> SentDataset:
@@ -111,7 +111,9 @@ def _wait_until_ready(upload: Upload, sent: SentDataset, keep: Callable[[SentDat
     wait(upload.polling, "dataset", look)
     if state.status != "ready":
         keep(SentDataset())
-        raise DeliveryError(f"dataset {sent.dataset} came out {state.status!r}. Run publish again: it sends it anew.")
+        raise DeliveryError(
+            f"dataset {sent.dataset} came out {state.status!r}. Run publish again: it sends it once more."
+        )
     sent = replace(sent, version=state.version)
     keep(sent)
     return sent

@@ -1,7 +1,7 @@
 """Run a command as in Kaggle's container: own mounts, no network, everything read-only but output and scratch.
 
 `Enclosure.command` starts this file through `unshare`, as a script: it sees the standard library only. It builds a
-new root, in which all that the machine has lies read-only, with /kaggle beside it:
+new root, in which all that the machine has is read-only, with /kaggle beside it:
 
     /kaggle/input      the folder prepared for it, with the competition mounted inside, read-only
     /kaggle/src        the script, read-only

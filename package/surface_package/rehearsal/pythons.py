@@ -25,8 +25,8 @@ _CONDAS = (
     "~/miniforge3",
     "/opt/conda",
 )
-# Of version managers, of images that are made for building wheels, and of machines that run CI: where their Pythons'
-# programs lie. A variable that is not set leaves its line out.
+# Of version managers, of images that are made for building wheels, and of machines that run CI: where their Pythons
+# are. A variable that is not set leaves its line out.
 FOLDERS = (
     "$PYENV_ROOT/versions/*/bin",
     "~/.pyenv/versions/*/bin",

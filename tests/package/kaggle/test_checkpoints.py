@@ -20,8 +20,12 @@ from surface_package.kaggle.upload import SentDataset
 POLLING = Polling(timeout_s=60, poll_s=0.01)
 DATASET = f"{OWNER}/surface-some-fold-3-checkpoint"
 TRAVEL = {
-    *("settings.toml", "log.csv", "environment.json", "epoch_1.png"),
-    *("state.safetensors", "weights.safetensors"),
+    "settings.toml",
+    "log.csv",
+    "environment.json",
+    "epoch_1.png",
+    "state.safetensors",
+    "weights.safetensors",
 }
 
 
@@ -122,7 +126,7 @@ def test_a_dataset_that_came_out_failed_is_sent_anew(run, tmp_path, monkeypatch)
     digest = checkpoints.upload.digest(checkpoints.files(run))
     checkpoints.record_path(run).write_text(json.dumps(asdict(sent(digest, version=None))))
     target = checkpoints.target_of(run, make_training_clone(tmp_path / "clone"))
-    with pytest.raises(DeliveryError, match=r"came out 'failed'\. Run publish again: it sends it anew"):
+    with pytest.raises(DeliveryError, match=r"came out 'failed'\. Run publish again: it sends it once more"):
         checkpoints.send(run, target, POLLING)
     assert json.loads(checkpoints.record_path(run).read_text()) == asdict(SentDataset())
 

@@ -12,7 +12,7 @@ from package.kaggle_server import Kaggle
 
 from surface_package.__main__ import _parser
 from surface_package.build import manifest
-from surface_package.kaggle import client, init
+from surface_package.kaggle import answers, client, init
 from surface_package.kaggle.client import Answer, ClientError
 from surface_package.kaggle.init import InitError
 from surface_package.target import TargetError, findings
@@ -112,19 +112,19 @@ def test_a_file_that_is_none_is_named(path: Path, content: str | None) -> None:
         init.init(path, owner="ada")
 
 
-def answers(text: str) -> Callable[..., Answer]:
+def answering(text: str) -> Callable[..., Answer]:
     return lambda arguments, limit_s: Answer(tuple(arguments), 0, text)
 
 
 def test_the_client_is_asked_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ask", answers("Warning: old\nConfiguration values\n- username: ada\n- path: None\n"))
+    monkeypatch.setattr(client, "ask", answering("Warning: old\nConfiguration values\n- username: ada\n- path: None\n"))
     init.init(path)
     assert read(path)["id"].startswith("ada/")
 
 
 @pytest.mark.parametrize("text", ["- username: None\n", "Authentication required to call the Kaggle API.\n", ""])
 def test_then_whoever_sits_at_the_terminal(path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(client, "ask", answers(text))
+    monkeypatch.setattr(client, "ask", answering(text))
     with pytest.raises(InitError, match=r"expected your Kaggle user name, got none.*kaggle auth login.*--owner NAME"):
         init.init(path)  # a pipe is not asked
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
@@ -156,7 +156,7 @@ def test_the_command_and_then_a_push_by_hand(
     assert run(["init"]) == 0
     assert ": nothing to change" in capsys.readouterr().out
     kaggle.version = 1  # the dataset is there
-    assert client.pushed_version(client.ask(["kernels", "push", "-p", str(clone)], 60)) == 1
+    assert answers.pushed_version(client.ask(["kernels", "push", "-p", str(clone)], 60)) == 1
     (pushed,) = kaggle.bodies("SaveKernel")
     assert pushed["slug"] == f"{OWNER}/vesuvius-surface-kernel"
     assert pushed["text"] == (clone / "kernel" / "submit.py").read_text()

@@ -72,8 +72,10 @@ def test_first_publish_then_the_submission_then_nothing_then_a_new_version(deliv
     kaggle.requests.clear()
     publish.publish(replace(delivery, submit=True))
     assert kaggle.calls()[:5] == [
-        *("GetDatasetStatus", "GetDataset"),
-        *("ListSubmissions", "GetSubmissionLimits"),
+        "GetDatasetStatus",
+        "GetDataset",
+        "ListSubmissions",
+        "GetSubmissionLimits",
         SUBMIT,
     ]
     (submitted,) = kaggle.bodies(SUBMIT)
@@ -328,7 +330,7 @@ def test_command_line_says_what_it_takes(delivery, tmp_path, capsys, monkeypatch
     assert publish.run(arguments(replace(delivery, bundle=delivery.bundle), "--timeout-s", "0")) == 1
     assert "--timeout-s is 0.0" in capsys.readouterr().err
     assert publish.run(arguments(replace(delivery, bundle=delivery.bundle), "--dry-run", "--fold", "3")) == 1
-    assert "Give a BUNDLE, or --checkpoints RUN" in capsys.readouterr().err
+    assert "Name a BUNDLE, or --checkpoints RUN" in capsys.readouterr().err
     missing = argparse.Namespace(**vars(arguments(delivery, "--dry-run")) | {"bundle": tmp_path / "none"})
     assert publish.run(missing) == 1
     assert "manifest.json: no such file" in capsys.readouterr().err

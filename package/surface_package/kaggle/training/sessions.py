@@ -6,7 +6,7 @@
      └───────────────── its output ───────────────┘
 
 The run's folder here is always complete, and as far as the last session that came back. Every step is recorded, so
-that an interrupted publish resumes where it was; a session that runs on Kaggle goes on without us.
+that an interrupted publish resumes where it was; a session that runs on Kaggle continues without us.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 
 from surface_package.build import manifest, protocol
 from surface_package.build.bundle import WEIGHTS
-from surface_package.kaggle import checkpoints, client, upload
+from surface_package.kaggle import answers, checkpoints, client, upload
 from surface_package.kaggle.delivery import DeliveryError
 from surface_package.kaggle.training import session_output, training_bundle
 from surface_package.kaggle.training.job import TrainingJob, TrainingRecord
@@ -69,7 +69,7 @@ def start_session(
     sent = upload.send(code, record.bundle, keep)
     with tempfile.TemporaryDirectory(prefix="surface-training-") as temporary:
         _stage_kernel(Path(temporary), job.root, target, step=step)
-        version = client.pushed_version(client.ask(target.push_kernel(Path(temporary)), job.polling.timeout_s))
+        version = answers.pushed_version(client.ask(target.push_kernel(Path(temporary)), job.polling.timeout_s))
     say(f"kernel {target.kernel}: pushed as version {version}, https://www.kaggle.com/code/{target.kernel}")
     record = TrainingRecord(
         bundle=sent, kernel_version=version, manifest_sha256=manifest.sha256(files[manifest.NAME]), after_step=step
@@ -146,5 +146,5 @@ def take_session(job: TrainingJob, target: Target, record: TrainingRecord) -> Tr
 def session_end(job: TrainingJob, target: Target) -> tuple[str, str]:
     """Wait until the session is over; return its status and failure message."""
     return wait_for_run(
-        job.session, "session", lambda: client.kernel_status(client.ask(target.ask_kernel(), job.polling.timeout_s))
+        job.session, "session", lambda: answers.kernel_status(client.ask(target.ask_kernel(), job.polling.timeout_s))
     )

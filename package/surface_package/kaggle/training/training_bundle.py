@@ -43,13 +43,13 @@ def make(folder: Path, *, settings: Path, fold: str, root: Path) -> dict[str, Pa
     _check_asked(settings, fold)
     code = _committed(root, folder / "clone")
     pins = wheels.needed(wheels.read_pins(), [_network(settings, code.root)])
-    carried = wheels.gather(pins, wheels.cache_folder())
     made = folder / "made"
     made.mkdir()
-    for path in carried:
+    for path in wheels.gather(pins, wheels.cache_folder()):
         (made / path.name).write_bytes(path.read_bytes())
     ours = [wheels.write_wheel(code.root / package, code.version, made) for package in PACKAGES]
     (made / SETTINGS).write_bytes(settings.read_bytes())
+    names = [wheel.name.split("-")[0].replace("_", "-") for wheel in ours]
     files = {path.name: path for path in sorted(made.iterdir())}
     contents = {
         "format": FORMAT,
@@ -57,13 +57,10 @@ def make(folder: Path, *, settings: Path, fold: str, root: Path) -> dict[str, Pa
         "commit": code.commit,
         "settings": SETTINGS,
         "fold": fold,
-        "requirements": [f"{wheel.name.split('-')[0].replace('_', '-')}=={code.version}" for wheel in ours]
-        + wheels.requirements(pins),
+        "requirements": [*(f"{name}=={code.version}" for name in names), *wheels.requirements(pins)],
         "python": wheels.pythons(pins),
         "licences": {path.name: licences.of_wheel(path) for path in files.values() if path.suffix == ".whl"},
-        "files": {
-            name: {"sha256": manifest.sha256(path), "bytes": path.stat().st_size} for name, path in files.items()
-        },
+        "files": manifest.listed(made),
     }
     (made / manifest.NAME).write_text(json.dumps(contents, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return files | {manifest.NAME: made / manifest.NAME}
@@ -71,9 +68,9 @@ def make(folder: Path, *, settings: Path, fold: str, root: Path) -> dict[str, Pa
 
 def _check_asked(settings: Path, fold: str) -> None:
     if not (fold == "all" or fold.isdigit()):
-        raise DeliveryError(f"--fold is {fold!r}. Give the number of the validation fold, or all.")
+        raise DeliveryError(f"--fold is {fold!r}. Set the number of the validation fold, or all.")
     if not settings.is_file():
-        raise DeliveryError(f"{settings} is no file. Give settings as those in train/settings.")
+        raise DeliveryError(f"{settings} is no file. Name a file like those in train/settings.")
     text = settings.read_text(errors="replace")
     if secret := leaks.in_text(text) or leaks.in_paths(text, (manifest.ROOT, Path.home())):
         raise DeliveryError(f"{settings} holds {secret}. Take it out: it would be uploaded.")

@@ -91,7 +91,10 @@ def test_sessions_follow_one_another_until_the_run_is_finished(asked, kaggle, ca
     assert [(fold, world) for fold, _, world, _ in told(asked.run)] == [("3", "2"), ("3", "2")]
     assert all(11.2 * 3600 < budget_s < 11.25 * 3600 for _, budget_s, _, _ in told(asked.run))
     assert sorted(path.name for path in asked.run.iterdir()) == [
-        *("settings.toml", "state.safetensors", "told.json", "weights.safetensors")
+        "settings.toml",
+        "state.safetensors",
+        "told.json",
+        "weights.safetensors",
     ]
     results = [protocol.read_result(session.stdout, protocol.TRAIN) for session in kaggle.sessions]
     assert [result.verdict for result in results] == ["continues", "finished"]
@@ -100,7 +103,9 @@ def test_sessions_follow_one_another_until_the_run_is_finished(asked, kaggle, ca
     assert kaggle.versions == {f"{RUN}-training": 1, f"{RUN}-checkpoint": 2}
     assert kaggle.contents[f"{RUN}-checkpoint"] == {path.name: path.read_bytes() for path in asked.run.iterdir()}
     assert sorted(path.name for path in asked.run.parent.iterdir()) == [
-        *("fold_3", "fold_3.published.json", "fold_3.training.json")
+        "fold_3",
+        "fold_3.published.json",
+        "fold_3.training.json",
     ]
     sessions.train(asked)
     assert kaggle.versions == {f"{RUN}-training": 1, f"{RUN}-checkpoint": 2}
@@ -267,7 +272,7 @@ def test_the_code_is_that_of_a_commit(asked, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "fold", "match"),
     [
-        ("steps = 100", "x", "--fold is 'x'. Give the number"),
+        ("steps = 100", "x", "--fold is 'x'. Set the number"),
         ("", "3", "some.toml: expected steps"),
         ('steps = 100\nlabels_dir = "repaired"', "all", "names the labels_dir repaired, absent on Kaggle"),
         ("steps = 100\n# key = 0123456789abcdef0123456789abcdef", "3", "holds a Kaggle key. Take it out"),
