@@ -1,10 +1,12 @@
 """The code that Kaggle receives: finds the bundle, verifies it, installs its wheels offline and runs surface_kernel.
 
-It needs the standard library only, is run and never imported. `run` tells the story; what it calls follows in the same
-order. Exit code 0: a verified submission.zip stands, whatever the verdict printed last says (Kaggle scores nothing of
-a run that errs), and whatever befell the engine or this script once the engine was started. Exit code 1: none stands.
-`--verify BUNDLE` checks a bundle against its manifest and does no more. Nothing of a bundle is executed but what pip
-unpacked from its verified wheels.
+Standard library only; run, never imported (train_on_kaggle.py, which is pushed in one file with it, excepted). `run`
+tells the story; what it calls follows in the same order. Exit code 0: a verified submission.zip exists, whatever the
+verdict says (Kaggle scores nothing of a run that fails), and whatever happened to the engine or this script once the
+engine was started. Exit code 1: there is none. `--verify BUNDLE` only checks a bundle against its manifest. Nothing of
+a bundle is executed but what pip unpacked from its verified wheels.
+
+What it prints is for people, but for the last line: PREFIX and one JSON object (`Result`), which other programs read.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +39,63 @@ FORMAT = "surface-bundle/1"
 SEARCH_LEVELS = 3  # /kaggle/input/datasets/<owner>/<slug> is the deepest mount that was seen
 MANIFEST_LIMIT_BYTES = 1 << 20
 WHEELS_LIMIT_BYTES = 2 << 30  # unpacked, all together: scratch has some tens of GB
-DELIVERED_UNLISTED = ("manifest.json", "dataset-metadata.json")  # the latter is Kaggle's, and only lies beside uploads
+DELIVERED_UNLISTED = ("manifest.json", "dataset-metadata.json")  # the latter is Kaggle's, and only beside uploads
 
 BUDGET_S = 8.5 * 3600.0
 GRACE_S = 600.0  # an engine that outlives its budget by this is killed: Kaggle would end everything at 9 h
 STARTS = 4  # the first, and three more where it dies
-LOOK_S = 0.2  # how often it is looked whether to stop
+POLL_S = 0.2  # how often a running engine is checked for a signal or the end of its time
 REAP_S = 10.0
 VERDICTS = {0: "complete", 3: "degraded", 1: "failed"}  # the engine's exit codes; any other means that it died
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+PREFIX = "surface-submit: "  # what the line for other programs begins with; surface_package reads it
+LISTED_FINDINGS = 20  # in that line: a log may cut long ones
+
 
 class SubmitError(Exception):
-    """Nothing can be submitted; the message names what was found, what was wanted and what to do."""
+    """Nothing can be submitted. The message says what was expected, what there was and what to do.
+
+    reason: one word for other programs, which stays the same when the message is reworded.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
-def run(place: argparse.Namespace, started_s: float) -> int:
-    """Go from Kaggle's mounts to a verified submission.zip."""
+@dataclass(kw_only=True)
+class Result:
+    """What a run says of itself to other programs, filled in as it goes and printed as its last line."""
+
+    program: str
+    """Which one ran: submit, verify or train."""
+    verdict: str
+    """How it ended: of submit complete, degraded, failed or no submission; of verify verified or refused."""
+    reason: str = ""
+    """Of a run that was refused: the word of its SubmitError."""
+    message: str = ""
+    """The same for people: why it did not end well."""
+    manifest_sha256: str = ""
+    """Of the bundle, once it was verified."""
+    files: dict[str, str] = field(default_factory=dict)
+    """What was left in the output and may be used: sha256 by name."""
+    findings: list[str] = field(default_factory=list)
+    """The first of what is wrong with the bundle or the submission."""
+    after_step: int | None = None
+    """Of a training: the step it began after."""
+    step: int | None = None
+    """Of a training: the step it reached."""
+
+    def line(self) -> str:
+        """Return the line that is printed: ASCII, so that no log spoils it."""
+        listed, more = self.findings[:LISTED_FINDINGS], len(self.findings) - LISTED_FINDINGS
+        findings = [*listed, f"and {more} more"] if more > 0 else listed
+        return PREFIX + json.dumps(asdict(self) | {"findings": findings}, sort_keys=True)
+
+
+def run(place: argparse.Namespace, started_s: float, result: Result) -> None:
+    """Go from Kaggle's mounts to a verified submission.zip, and note in `result` what came of it."""
     for folder in (place.working, place.scratch):
         folder.mkdir(parents=True, exist_ok=True)
     zip_path = place.working / "submission.zip"
@@ -62,47 +105,45 @@ def run(place: argparse.Namespace, started_s: float) -> int:
     ids = read_ids(competition / "test.csv")
     say(f"bundle {bundle}, competition {competition}, {len(ids)} volumes to predict")
 
-    findings = check_bundle(bundle)
-    if findings:
-        print_findings(findings)
-        raise SubmitError(f"{bundle}: found {len(findings)} faults, wanted none; build or upload the bundle again")
-    manifest = read_manifest(bundle)
-    say(f"bundle verified: {len(manifest['files'])} files, manifest sha256 {sha256(bundle / 'manifest.json')}")
-
+    manifest = verified_manifest(bundle, FORMAT, result)
     environment = child_environment(place.scratch)
-    install(bundle, manifest, place.scratch / "site", environment)
+    install(bundle, manifest, site=place.scratch / "site", environment=environment)
     command = [sys.executable, "-m", "surface_kernel", "--bundle", str(bundle), "--competition", str(competition)]
     command += ["--out", str(place.working), "--scratch", str(place.scratch / "engine")]
-    stops = heed_stops()
+    stops = catch_signals()
     try:
-        verdict = supervise(command, environment, place.scratch, started_s + place.budget_s, stops)
-    except Exception as error:  # whatever it is: what the engine left is looked at, and may count
-        verdict = f"failed ({type(error).__name__}: {error})"
+        result.verdict, result.message = supervise(
+            command, environment=environment, folder=place.scratch, deadline_s=started_s + place.budget_s, stops=stops
+        )
+    except Exception as error:  # whatever it is: what the engine left is checked, and may count
+        result.verdict, result.message = "failed", f"{type(error).__name__}: {error}"
 
-    faults = check_submission(zip_path, ids)
-    print_findings(faults)
-    if faults:
-        say(f"verdict: no submission; the engine's run was {verdict}")
-        return 1
-    say(f"verdict: {verdict}; submission.zip stands with {len(ids)} masks")
-    return 0
+    result.findings = check_submission(zip_path, ids)
+    print_findings(result.findings)
+    engine = result.verdict + (f" ({result.message})" if result.message else "")
+    if result.findings:
+        result.verdict = "no submission"
+        say(f"verdict: no submission; the engine's run: {engine}")
+    else:
+        result.files = {zip_path.name: sha256(zip_path)}
+        say(f"verdict: {engine}; submission.zip holds {len(ids)} masks")
 
 
 # --- what is mounted ---------------------------------------------------------------------------------------------
 
 
 def set_aside(zip_path: Path) -> None:
-    """Keep an earlier run's zip from being taken for this run's."""
+    """Rename an earlier run's zip, so that it is not taken for this run's."""
     if zip_path.exists():
         kept = zip_path.with_name("earlier_submission.zip")
         zip_path.replace(kept)
-        say(f"{zip_path}: found one from an earlier run, kept as {kept.name}")
+        say(f"{zip_path}: left by an earlier run, renamed to {kept.name}")
 
 
 def folders_below(top: Path) -> Iterator[Path]:
     """Yield the folders at most SEARCH_LEVELS below `top`, nearest first.
 
-    Folders of images and labels are passed by: the competition's hold 26 GB on a slow mount. So is what cannot be read.
+    Folders of images and labels are skipped: the competition's hold 26 GB on a slow mount. So are unreadable ones.
     """
     level = [top]
     for _ in range(SEARCH_LEVELS):
@@ -123,14 +164,14 @@ def folders_in(folder: Path) -> list[str]:
 
 
 def is_kind(path: Path, kind: Callable[[int], bool]) -> bool:
-    """Say whether there is a file or folder, as `kind` tells by its mode: what is neither could make us wait."""
+    """Whether a path exists and `kind` holds of its mode: reading a pipe, which is neither, could block."""
     try:
         return kind(path.stat().st_mode)
     except (OSError, ValueError):
         return False
 
 
-def different(folders: Sequence[Path], name: str) -> list[Path]:
+def distinct(folders: Sequence[Path], name: str) -> list[Path]:
     """Return the folders whose file of this name can be read; of those with the same content the first."""
     firsts: dict[str, Path] = {}
     for folder in folders:
@@ -141,9 +182,9 @@ def different(folders: Sequence[Path], name: str) -> list[Path]:
 
 def find_bundle(top: Path, form: str = FORMAT) -> Path:
     """Return the one folder below `top` whose manifest.json says that it is a bundle of ours, of this format."""
-    wanted = f"wanted one folder with a manifest.json of format {form!r}"
+    expected = f"{top}: expected one folder with a manifest.json of format {form!r}"
     if not is_kind(top, stat.S_ISDIR):
-        raise SubmitError(f"{top}: found no such folder, {wanted}; name the inputs' folder with --input")
+        raise SubmitError("no_input", f"{expected}, got no such folder; name the inputs' folder with --input")
     bundles: list[Path] = []
     others = []
     for folder in folders_below(top):
@@ -156,15 +197,14 @@ def find_bundle(top: Path, form: str = FORMAT) -> Path:
             bundles.append(folder)
     # Kaggle has been seen to show one dataset under two paths. A manifest stands for all that it lists: the nearest
     # folder of those with the same one is taken.
-    bundles = different(bundles, "manifest.json")
+    bundles = distinct(bundles, "manifest.json")
     if len(bundles) == 1:
         return bundles[0]
     if bundles:
-        raise SubmitError(
-            f"{top}: found {len(bundles)} bundles ({joined(sorted(bundles))}), {wanted}; attach one dataset only"
-        )
-    found = f"no bundle ({'; '.join(others)})" if others else "no bundle"
-    raise SubmitError(f"{top}: found {found}, {wanted}; attach the bundle's dataset to the kernel")
+        listed = f"{len(bundles)} ({', '.join(map(str, sorted(bundles)))})"
+        raise SubmitError("several_bundles", f"{expected}, got {listed}; attach one dataset only")
+    got = f"none ({'; '.join(others)})" if others else "none"
+    raise SubmitError("no_bundle", f"{expected}, got {got}; attach the bundle's dataset to the kernel")
 
 
 def find_competition(top: Path) -> Path:
@@ -172,14 +212,17 @@ def find_competition(top: Path) -> Path:
 
     Where there are several, the one named as the competition is meant; those with the same test.csv count as one.
     """
-    found = [folder for folder in folders_below(top) if is_kind(folder / "test.csv", stat.S_ISREG)]
-    found = [folder for folder in found if is_kind(folder / "test_images", stat.S_ISDIR)]
-    found = different([folder for folder in found if folder.name == COMPETITION] or found, "test.csv")
-    if len(found) != 1:
-        listed = f"{len(found)} ({joined(sorted(found))})" if found else "none"
-        wanted = "wanted one folder with test.csv and test_images"
-        raise SubmitError(f"{top}: found {listed}, {wanted}; attach the competition {COMPETITION} to the kernel")
-    return found[0]
+    folders = [folder for folder in folders_below(top) if is_kind(folder / "test.csv", stat.S_ISREG)]
+    folders = [folder for folder in folders if is_kind(folder / "test_images", stat.S_ISDIR)]
+    folders = distinct([folder for folder in folders if folder.name == COMPETITION] or folders, "test.csv")
+    if len(folders) == 1:
+        return folders[0]
+    got = f"{len(folders)} ({', '.join(map(str, sorted(folders)))})" if folders else "none"
+    raise SubmitError(
+        "several_competitions" if folders else "no_competition",
+        f"{top}: expected one folder with test.csv and test_images, got {got}; "
+        f"attach the competition {COMPETITION} to the kernel",
+    )
 
 
 def read_ids(path: Path) -> list[str]:
@@ -190,32 +233,48 @@ def read_ids(path: Path) -> list[str]:
             ids = [(row.get("id") or "").strip() for row in table]
             columns = table.fieldnames
     except (csv.Error, UnicodeDecodeError) as error:
-        raise SubmitError(f"{path}: found no readable csv ({error}), wanted the columns id and scroll_id") from error
+        expected = "expected CSV with the columns id and scroll_id"
+        raise SubmitError("no_ids", f"{path}: {expected}, got an unreadable file ({error})") from error
     ids = list(dict.fromkeys(name for name in ids if name))
     if not ids:
-        raise SubmitError(f"{path}: found the columns {columns} and no id, wanted at least one row with an id")
+        raise SubmitError("no_ids", f"{path}: expected at least one row with an id, got none; its columns: {columns}")
     return ids
 
 
 # --- the manifest ------------------------------------------------------------------------------------------------
 
 
+def verified_manifest(bundle: Path, form: str, result: Result) -> dict[str, Any]:
+    """Return the manifest of a bundle that agrees with it in every file, and note its digest in `result`."""
+    result.findings = check_bundle(bundle, form)
+    if result.findings:
+        print_findings(result.findings)
+        faults = f"{len(result.findings)} fault{'s' * (len(result.findings) > 1)}"
+        message = f"{bundle}: expected the files that its manifest lists, got {faults}; build and publish it again"
+        raise SubmitError("bundle_damaged", message)
+    manifest = read_manifest(bundle, form)
+    result.manifest_sha256 = sha256(bundle / "manifest.json")
+    say(f"bundle verified: {len(manifest['files'])} files, manifest sha256 {result.manifest_sha256}")
+    return manifest
+
+
 def read_manifest(bundle: Path, form: str = FORMAT) -> dict[str, Any]:
     """Read manifest.json; SubmitError where there is none, it cannot be read, or says another format."""
     path = bundle / "manifest.json"
     if path.is_symlink() or not is_kind(path, stat.S_ISREG):
-        raise SubmitError("manifest.json: found no such file, wanted the list of the bundle's files")
+        raise SubmitError("no_bundle", "manifest.json: expected the list of the bundle's files, got no such file")
+    expected = f"manifest.json: expected JSON of format {form!r}"
     try:
         with path.open("rb") as stream:
             content = stream.read(MANIFEST_LIMIT_BYTES + 1)
         if len(content) > MANIFEST_LIMIT_BYTES:
-            raise SubmitError(f"manifest.json: found more than {MANIFEST_LIMIT_BYTES} bytes, wanted at most that many")
+            raise SubmitError("no_bundle", f"{expected}, got more than {MANIFEST_LIMIT_BYTES} bytes")
         manifest = json.loads(content.decode())
     except (OSError, ValueError, RecursionError) as error:
-        raise SubmitError(f"manifest.json: found no readable JSON ({error}), wanted format {form!r}") from error
-    found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-    if found != form:
-        raise SubmitError(f"manifest.json: found format {shown(found)}, wanted {form!r}")
+        raise SubmitError("no_bundle", f"{expected}, got an unreadable file ({error})") from error
+    got = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+    if got != form:
+        raise SubmitError("no_bundle", f"{expected}, got {shown(got)}")
     return dict(manifest)
 
 
@@ -229,32 +288,36 @@ def check_bundle(bundle: Path, form: str = FORMAT) -> list[str]:
 
 
 def check_form(manifest: dict[str, Any]) -> list[str]:
-    """Check what the manifest says, before anything that it names is touched."""
-    findings = []
+    """Check what the manifest says, before anything that it names is opened."""
     files = manifest.get("files")
     if not isinstance(files, dict):
-        return ["manifest.json: found no table 'files', wanted a sha256 and a size for every file"]
-    for name, entry in files.items():
-        if name in DELIVERED_UNLISTED or name in ("", ".", "..") or re.search(r"[/\\\0]", name):
-            findings.append(f"manifest.json: found the name {shown(name)}, wanted that of a file inside the bundle")
-        form = entry if isinstance(entry, dict) else {}
-        if not (matches(r"[0-9a-f]{64}", form.get("sha256")) and type(form.get("bytes")) is int):
-            told = f"{shown(entry)} for {shown(name)}"
-            findings.append(f"manifest.json: found {told}, wanted a sha256 and a number of bytes")
+        return ["manifest.json: expected a table 'files' with a sha256 and a size for every file, got none"]
+    findings = check_entries(files)
     lists = {"requirements": r"[A-Za-z0-9][\w.-]*==\w[\w.+!]*", "python": r"3\.\d+"}
     if manifest.get("format") == FORMAT:  # a bundle to train from brings no weights
         lists["weights"] = ".+"
     for key, pattern in lists.items():
         values = manifest.get(key)
         if not isinstance(values, list) or not values or not all(matches(pattern, value) for value in values):
-            findings.append(
-                f"manifest.json: found {shown(values)} for {key!r}, wanted a list of strings like {pattern}"
-            )
+            findings.append(f"manifest.json: {key}: expected a list of strings like {pattern}, got {shown(values)}")
         elif key == "weights" and not set(values) <= set(files):
-            findings.append(f"manifest.json: found the weights {shown(values)}, wanted files that it lists")
+            findings.append(f"manifest.json: weights: expected files that it lists, got {shown(values)}")
     settings = manifest.get("settings")
     if not isinstance(settings, str) or settings not in files:
-        findings.append(f"manifest.json: found the settings {shown(settings)}, wanted a file that it lists")
+        findings.append(f"manifest.json: settings: expected a file that it lists, got {shown(settings)}")
+    return findings
+
+
+def check_entries(files: dict[str, Any]) -> list[str]:
+    """Check the manifest's table of files."""
+    findings = []
+    for name, entry in files.items():
+        if name in DELIVERED_UNLISTED or name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+            findings.append(f"manifest.json: files: expected names of files inside the bundle, got {shown(name)}")
+        form = entry if isinstance(entry, dict) else {}
+        if not (matches(r"[0-9a-f]{64}", form.get("sha256")) and type(form.get("bytes")) is int):
+            expected = "expected a sha256 and a number of bytes"
+            findings.append(f"manifest.json: files: {shown(name)}: {expected}, got {shown(entry)}")
     return findings
 
 
@@ -265,55 +328,54 @@ def check_files(bundle: Path, files: dict[str, dict[str, Any]]) -> list[str]:
         name = path.name
         present.add(name)
         if path.is_symlink():
-            findings.append(f"{name!r}: found a link, wanted a file")
+            findings.append(f"{name!r}: expected a file, got a link")
         elif not is_kind(path, stat.S_ISREG):
-            findings.append(f"{name!r}: found a folder or a special file, wanted files only")
-        elif name not in files:
-            if name not in DELIVERED_UNLISTED:
-                findings.append(f"{name!r}: found a file that the manifest does not list, wanted none")
-        else:
+            findings.append(f"{name!r}: expected a file, got a folder or a special file")
+        elif name in files:
             findings += check_file(path, files[name])
+        elif name not in DELIVERED_UNLISTED:
+            findings.append(f"{name!r}: expected only files that the manifest lists, got another")
     for name in sorted(files.keys() - present):
-        findings.append(f"{shown(name)}: found no such file, wanted {files[name]['bytes']} bytes")
+        findings.append(f"{shown(name)}: expected {files[name]['bytes']} bytes, got no such file")
     return findings
 
 
-def check_file(path: Path, wanted: dict[str, Any]) -> list[str]:
+def check_file(path: Path, entry: dict[str, Any]) -> list[str]:
     """Compare one file with its entry in the manifest."""
     try:
         size = path.stat().st_size
-        if size != wanted["bytes"]:
-            return [f"{path.name!r}: found {size} bytes, wanted {wanted['bytes']}"]
+        if size != entry["bytes"]:
+            return [f"{path.name!r}: expected {entry['bytes']} bytes, got {size}"]
         digest = sha256(path)
     except OSError as error:
-        return [f"{path.name!r}: found it unreadable ({error}), wanted {wanted['bytes']} bytes"]
-    return [] if digest == wanted["sha256"] else [f"{path.name!r}: found sha256 {digest}, wanted {wanted['sha256']}"]
+        return [f"{path.name!r}: expected {entry['bytes']} bytes, got an unreadable file ({error})"]
+    return [] if digest == entry["sha256"] else [f"{path.name!r}: expected sha256 {entry['sha256']}, got {digest}"]
 
 
 def check_wheels(bundle: Path, names: Iterable[str]) -> list[str]:
-    """Check that every wheel holds what pip may unpack, before pip touches any: a digest says nothing about that."""
+    """Check that every wheel holds what pip may unpack, before pip opens any: a digest says nothing about that."""
     findings, unpacked_bytes = [], 0
     for name in sorted(name for name in names if name.lower().endswith(".whl")):
         try:
             with zipfile.ZipFile(bundle / name) as wheel:
                 members = wheel.infolist()
         except Exception as error:  # of a damaged zip: BadZipFile, struct.error, NotImplementedError, ...
-            findings.append(f"{name!r}: found no readable zip ({shown(error)}), wanted a wheel")
+            findings.append(f"{name!r}: expected a wheel, got no readable zip ({shown(error)})")
             continue
         unpacked_bytes += sum(member.file_size for member in members)
         for member in members:
-            found, mode = member.orig_filename, member.external_attr >> 16
-            if re.search(r"\A(/|[A-Za-z]:)|\\|\0|(\A|/)\.\.(/|\Z)", found):
-                findings.append(f"{name!r}: found the member {shown(found)}, wanted names inside of the wheel")
+            inside, mode = member.orig_filename, member.external_attr >> 16
+            if re.search(r"\A(/|[A-Za-z]:)|\\|\0|(\A|/)\.\.(/|\Z)", inside):
+                findings.append(f"{name!r}: expected members inside of the wheel, got {shown(inside)}")
             elif stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                findings.append(f"{name!r}: found the member {shown(found)} as a link or a device, wanted files")
+                findings.append(f"{name!r}: expected files, got the member {shown(inside)} as a link or a device")
     if unpacked_bytes > WHEELS_LIMIT_BYTES:
-        findings.append(f"wheels: found {unpacked_bytes} bytes to unpack, wanted at most {WHEELS_LIMIT_BYTES}")
+        findings.append(f"wheels: expected at most {WHEELS_LIMIT_BYTES} bytes to unpack, got {unpacked_bytes}")
     return findings
 
 
 def matches(pattern: str, value: object) -> bool:
-    """Say whether a JSON value is a string of this form."""
+    """Whether a JSON value is a string of this form."""
     return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
@@ -343,14 +405,14 @@ def child_environment(scratch: Path) -> dict[str, str]:
     )
 
 
-def install(bundle: Path, manifest: dict[str, Any], site: Path, environment: dict[str, str]) -> None:
+def install(bundle: Path, manifest: dict[str, Any], *, site: Path, environment: dict[str, str]) -> None:
     """Let pip unpack those of the bundle's wheels that fit this Python into `site`, offline."""
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     machine = f"Python {here} on {platform.system()} {platform.machine()}"
-    wanted = f"wanted Python {' or '.join(manifest['python'])} on Linux x86_64"
+    expected = f"{bundle}: expected Python {' or '.join(manifest['python'])} on Linux x86_64"
     advice = "add its wheels to package/wheels.txt and build the bundle again"
     if here not in manifest["python"]:
-        raise SubmitError(f"{bundle}: found {machine}, {wanted}; {advice}")
+        raise SubmitError("other_python", f"{expected}, got {machine}; {advice}")
     if site.exists():
         shutil.rmtree(site)
     command = [sys.executable, "-m", "pip", "install", "--isolated", "--no-index", "--no-deps", "--no-compile"]
@@ -360,12 +422,12 @@ def install(bundle: Path, manifest: dict[str, Any], site: Path, environment: dic
     if pip.returncode:
         lines = (pip.stderr or pip.stdout).splitlines()
         why = " ".join([line for line in lines if line.startswith("ERROR")] or lines[-1:])
-        raise SubmitError(f"{bundle}: found no way to install its wheels for {machine} ({why}), {wanted}; {advice}")
+        raise SubmitError("not_installed", f"{expected}, got {machine}, where pip fails ({why}); {advice}")
     say(f"installed: {', '.join(manifest['requirements'])}")
 
 
-def heed_stops() -> list[int]:
-    """Let a signal that would end us only be noted from here on; returns the list that it is noted in.
+def catch_signals() -> list[int]:
+    """From here on only note a signal that would end us; return the list that it is noted in.
 
     The engine is ended and its submission checked, and neither may be broken off in the middle.
     """
@@ -376,35 +438,36 @@ def heed_stops() -> list[int]:
 
 
 def supervise(
-    command: list[str], environment: dict[str, str], folder: Path, deadline_s: float, stops: Sequence[int] = ()
-) -> str:
-    """Run the engine, start it again when it dies, and return its verdict; the deadline is one of time.monotonic.
+    command: list[str], *, environment: dict[str, str], folder: Path, deadline_s: float, stops: Sequence[int] = ()
+) -> tuple[str, str]:
+    """Run the engine, start it again when it dies, and return its verdict and why, where it is "failed".
 
-    The engine gets what is left as its budget, goes on where an earlier start of it got to, and is ended when `stops`
-    holds a signal.
+    The engine gets the time left as its budget, resumes what an earlier start of it did, and is ended when `stops`
+    holds a signal. deadline_s: on the clock of time.monotonic.
     """
     for start in range(1, STARTS + 1):
         left_s = max(deadline_s - time.monotonic(), 0.0)
         if start > 1 and not left_s:
-            return "failed (it died, and no time is left)"
+            return "failed", "it died, and no time is left"
+        budgeted = [*command, "--budget-s", f"{left_s:.1f}"]
         try:
-            code = run_engine([*command, "--budget-s", f"{left_s:.1f}"], environment, folder, left_s + GRACE_S, stops)
+            code = run_engine(budgeted, environment=environment, folder=folder, limit_s=left_s + GRACE_S, stops=stops)
         except OSError as error:  # no memory for another process, say
             how = str(error)
         else:
             if code in VERDICTS:
-                return VERDICTS[code]
+                return VERDICTS[code], ""
             if code is None and not stops:
-                return f"failed (stopped {GRACE_S:.0f} s after its budget)"
+                return "failed", f"stopped {GRACE_S:.0f} s after its budget"
             how = signal.Signals(-code).name if code and -code in set(signal.Signals) else f"exit code {code}"
         if stops:
-            return f"failed (stopped by {signal.Signals(stops[0]).name})"
+            return "failed", f"stopped by {signal.Signals(stops[0]).name}"
         say(f"the engine died: {how}, start {start} of {STARTS}")
-    return f"failed (it died {STARTS} times)"
+    return "failed", f"it died {STARTS} times"
 
 
 def run_engine(
-    command: list[str], environment: dict[str, str], folder: Path, limit_s: float, stops: Sequence[int]
+    command: list[str], *, environment: dict[str, str], folder: Path, limit_s: float, stops: Sequence[int]
 ) -> int | None:
     """Run the engine in a process group of its own, so that nothing of it is left; None if it had to be killed."""
     end_s = time.monotonic() + limit_s
@@ -412,7 +475,7 @@ def run_engine(
     try:
         while not stops and time.monotonic() < end_s:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return engine.wait(LOOK_S)
+                return engine.wait(POLL_S)
         return None
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -425,25 +488,27 @@ def run_engine(
 
 
 def check_submission(path: Path, ids: list[str]) -> list[str]:
-    """Check that the zip opens, is whole, and holds one TIFF for every id and nothing else."""
+    """Check that the zip opens, is undamaged, and holds one TIFF for every id and nothing else."""
     if not path.is_file():
-        return [f"{path}: found no such file, wanted a submission with {len(ids)} masks"]
-    wanted = {f"{name}.tif" for name in ids}
+        return [f"{path}: expected a submission with {len(ids)} masks, got no such file"]
+    expected = {f"{name}.tif" for name in ids}
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             damaged = archive.testzip()
             heads = {name: archive.open(name).read(4) for name in set(names)} if damaged is None else {}
     except Exception as error:  # a damaged zip makes zipfile raise BadZipFile, zlib.error, EOFError, struct.error, ...
-        return [f"{path}: found no readable zip ({type(error).__name__}: {error}), wanted {len(ids)} masks"]
+        return [f"{path}: expected {len(ids)} masks, got no readable zip ({type(error).__name__}: {error})"]
     if damaged is not None:
-        return [f"{path}: found {damaged!r} damaged, wanted whole masks"]
-    findings = [f"{path}: found no {name!r}, wanted a mask for every id" for name in sorted(wanted - set(names))]
-    findings += [f"{path}: found {name!r}, wanted the ids of test.csv only" for name in sorted(set(names) - wanted)]
-    findings += [f"{path}: found {name!r} twice, wanted one each" for name in sorted(heads) if names.count(name) > 1]
-    for name in sorted(wanted & set(heads)):
+        return [f"{path}: expected {len(ids)} masks, got {damaged!r} damaged"]
+    findings = [f"{path}: expected a mask for every id, got no {name!r}" for name in sorted(expected - set(names))]
+    findings += [f"{path}: expected only ids of test.csv, got {name!r}" for name in sorted(set(names) - expected)]
+    findings += [
+        f"{path}: expected one mask each, got {name!r} twice" for name in sorted(heads) if names.count(name) > 1
+    ]
+    for name in sorted(expected & set(heads)):
         if heads[name] not in TIFF_MAGICS:
-            findings.append(f"{path}: found {name!r} starting with {heads[name]!r}, wanted a TIFF")
+            findings.append(f"{path}: {name!r}: expected a TIFF, got {heads[name]!r} at its start")
     return findings
 
 
@@ -453,7 +518,7 @@ def check_submission(path: Path, ids: list[str]) -> list[str]:
 def say(line: str) -> None:
     """Print a line at once: Kaggle's log must have it when the run is ended from outside.
 
-    A log that takes no more must not take the run down: from then on nothing is printed, by the engine neither.
+    A log that takes no more must not end the run: from then on nothing is printed, by the engine neither.
     """
     try:
         print(line, flush=True)
@@ -463,17 +528,12 @@ def say(line: str) -> None:
 
 
 def shown(value: object) -> str:
-    """Give a value of a stranger's file for a message: short, and on one line."""
+    """Return a value of a stranger's file for a message: short, and on one line."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of too many digits, a list too deep
         text = f"a huge {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def joined(paths: list[Path]) -> str:
-    """Name paths in a message."""
-    return ", ".join(str(path) for path in paths)
 
 
 def print_findings(findings: list[str]) -> None:
@@ -482,13 +542,42 @@ def print_findings(findings: list[str]) -> None:
         say(f"finding: {finding}")
 
 
+def refuse(result: Result, verdict: str, error: Exception) -> None:
+    """Print why nothing came of a run, and note it in `result`."""
+    result.verdict, result.files = verdict, {}
+    result.reason = error.reason if isinstance(error, SubmitError) else "unforeseen"
+    result.message = str(error) if isinstance(error, SubmitError | OSError) else f"{type(error).__name__}: {error}"
+    say(f"error: {result.message}")
+    say(f"verdict: {verdict}")
+
+
 def verify(bundle: Path) -> int:
     """Print what is wrong with a bundle; 0 if nothing is."""
-    findings = check_bundle(bundle)
-    print_findings(findings)
-    if not findings:
-        say(f"bundle verified: {bundle}, manifest sha256 {sha256(bundle / 'manifest.json')}")
-    return 1 if findings else 0
+    result = Result(program="verify", verdict="verified", findings=check_bundle(bundle))
+    print_findings(result.findings)
+    if result.findings:
+        result.verdict, result.reason = "refused", "bundle_damaged"
+    else:
+        result.manifest_sha256 = sha256(bundle / "manifest.json")
+        say(f"bundle verified: {bundle}, manifest sha256 {result.manifest_sha256}")
+    say(result.line())
+    return 1 if result.findings else 0
+
+
+def places(parser: argparse.ArgumentParser, budget_s: float) -> None:
+    """Add the options for folders and time budget to a parser."""
+    parser.add_argument("--input", type=Path, default=INPUT, help="where the inputs are mounted")
+    parser.add_argument("--working", type=Path, default=WORKING, help="where the output goes")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="where everything else goes")
+    parser.add_argument("--budget-s", type=float, default=budget_s, help="time budget in seconds")
+
+
+def parse(parser: argparse.ArgumentParser, words: list[str] | None) -> argparse.Namespace:
+    """Parse a command line; its folders become absolute."""
+    arguments = parser.parse_args(words)
+    for name in ("input", "working", "scratch"):
+        setattr(arguments, name, getattr(arguments, name).absolute())
+    return arguments
 
 
 def main() -> int:
@@ -496,25 +585,21 @@ def main() -> int:
     started_s = time.monotonic()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes
-    # A termination must pass through `finally`, or pip would go on alone. For the engine see `heed_stops`.
+    # A termination must pass through `finally`, or pip would continue alone. For the engine see `catch_signals`.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     parser = argparse.ArgumentParser(description="From a mounted bundle to submission.zip, offline.")
-    parser.add_argument("--input", type=Path, default=INPUT, help="where the bundle and the competition are mounted")
-    parser.add_argument("--working", type=Path, default=WORKING, help="where submission.zip goes")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="where everything else goes")
-    parser.add_argument("--budget-s", type=float, default=BUDGET_S, help="wall time for all, in seconds")
-    parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="check this bundle and do nothing else")
-    arguments = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook's arguments are not ours
+    places(parser, BUDGET_S)
+    parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="only check this bundle against its manifest")
+    arguments = parse(parser, [] if "ipykernel" in sys.modules else None)  # a notebook's arguments are not ours
     if arguments.verify:
         return verify(arguments.verify)
-    for name in ("input", "working", "scratch"):
-        setattr(arguments, name, getattr(arguments, name).absolute())
+    result = Result(program="submit", verdict="no submission")
     try:
-        return run(arguments, started_s)
+        run(arguments, started_s, result)
     except (SubmitError, OSError) as error:
-        say(f"error: {error}")
-        say("verdict: no submission")
-        return 1
+        refuse(result, "no submission", error)
+    say(result.line())
+    return 0 if result.files else 1
 
 
 if __name__ == "__main__":

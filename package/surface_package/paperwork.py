@@ -1,4 +1,4 @@
-"""What Kaggle asks of a winner beside the code: how to run it, where things lie, and what there is.
+"""What Kaggle asks of a winner beside the code: how to run it, where things are, and what there is.
 
 https://www.kaggle.com/WinningModelDocumentationGuidelines names the three files. They are made from the project: its
 commands, with the paths of SETTINGS.json, for the folds that a bundle's weights come from.
@@ -17,7 +17,7 @@ from surface_package.build import manifest
 from surface_package.build.sources import git
 
 FILES = ("entry_points.md", "SETTINGS.json", "directory_structure.txt")
-# Nothing is cleaned: training and prediction read the competition's TIFFs. A run's log lies beside its weights.
+# Nothing is cleaned: training and prediction read the competition's TIFFs. A run's log is beside its weights.
 SETTINGS = {
     "RAW_DATA_DIR": "data",
     "CLEAN_DATA_DIR": "data",
@@ -34,7 +34,7 @@ FOLD = "3"  # without a bundle: the three smallest scrolls left out, as in READM
 def write(out: Path, bundle: Path | None = None, root: Path = manifest.ROOT) -> list[Path]:
     """Write the three files into a folder, each complete or not at all, and return their paths.
 
-    bundle: whose weights' folds are trained; one fold without it. Raises ManifestError where that is no bundle.
+    bundle: its weights' folds are the ones to train; one fold without it. Raises ManifestError where it is no bundle.
     """
     members = manifest.read(bundle).get("members", {}) if bundle else {}
     settings = json.dumps(SETTINGS, indent=2) + "\n"
@@ -46,14 +46,25 @@ def write(out: Path, bundle: Path | None = None, root: Path = manifest.ROOT) -> 
 
 
 def _entry_points(root: Path, members: dict[str, dict[str, Any]]) -> str:
+    lines = ["# Entry points", "", "In the clone, with the paths of SETTINGS.json."]
+    folds = [str(member["provenance"].get("fold", FOLD)) for member in members.values()] or [FOLD]
+    for title, commands in _commands(root, folds).items():
+        lines += ["", f"## {title}", "", "```", *map(shlex.join, commands), "```"]
+    if members:
+        lines += ["", "## The weights that were submitted", ""]
+        lines += [f"- {name}: {json.dumps(member, sort_keys=True)}" for name, member in sorted(members.items())]
+    return "\n".join([*lines, ""])
+
+
+def _commands(root: Path, folds: list[str]) -> dict[str, list[list[str]]]:
+    """Return the commands from data to submission, by what they do."""
     competition = json.loads((root / "kernel-metadata.json").read_bytes())["competition_sources"][0]
     data, runs, bundle, submission = (SETTINGS[f"{name}_DIR"] for name in ("RAW_DATA", "MODEL", "BUNDLE", "SUBMISSION"))
-    folds = [str(member["provenance"].get("fold", FOLD)) for member in members.values()] or [FOLD]
     runs_by_fold = {fold: f"{runs}/fold_{fold}" for fold in folds}
     train = ["python", "-m", "surface_train", "fit", "--settings", SETTINGS["TRAIN_SETTINGS"], "--data", data]
     weights = [f"{runs_by_fold[fold]}/weights.safetensors" for fold in folds]
     build = ["python", "-m", "surface_package", "build", "--weights", *weights]
-    sections = {
+    return {
         "Prepare the data": [
             [".", "scripts/prepare.sh"],
             ["kaggle", "competitions", "download", "-c", competition, "-p", data],
@@ -65,26 +76,19 @@ def _entry_points(root: Path, members: dict[str, dict[str, Any]]) -> str:
             ["python", "-m", "surface_kernel", "--bundle", bundle, "--competition", data, "--out", submission],
         ],
     }
-    lines = ["# Entry points", "", "In the clone, with the paths of SETTINGS.json."]
-    for title, commands in sections.items():
-        lines += ["", f"## {title}", "", "```", *map(shlex.join, commands), "```"]
-    if members:
-        lines += ["", "## The weights that were submitted", ""]
-        lines += [f"- {name}: {json.dumps(member, sort_keys=True)}" for name, member in sorted(members.items())]
-    return "\n".join([*lines, ""])
 
 
 def _files(root: Path) -> list[PurePosixPath]:
-    """Give the project's files, relative: those that git tracks, outside of git what is neither made nor hidden."""
-    tracked = git(root, "ls-files", "-z")
+    """Return the project's files, relative: those that git tracks, outside of git what is neither made nor hidden."""
+    tracked = git(root, ["ls-files", "-z"])
     if tracked:  # a repository that only surrounds an unpacked archive tracks none of it
         return [PurePosixPath(name) for name in tracked.decode().split("\0") if name]
     made = {"__pycache__", *(path for key, path in SETTINGS.items() if key.endswith("_DIR"))}
-    found = []
+    files = []
     for folder, below, names in os.walk(root):
         below[:] = [name for name in below if name not in made and not name.startswith(".")]
-        found += [PurePosixPath(Path(folder, name).relative_to(root).as_posix()) for name in names]
-    return found
+        files += [PurePosixPath(Path(folder, name).relative_to(root).as_posix()) for name in names]
+    return files
 
 
 def _tree(paths: Iterable[PurePosixPath], name: str) -> str:
@@ -107,13 +111,15 @@ def _branches(folder: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `python -m surface_package paperwork` takes."""
+    """Add the options of `python -m surface_package paperwork`."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=f"where {', '.join(FILES)} go")
-    parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help="the one that was submitted: its folds")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="BUNDLE", help="the submitted bundle, whose weights name their folds"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the files, and print where they lie."""
+    """Write the files, and print their paths."""
     for path in write(arguments.out, arguments.bundle):
         print(path)
     return 0

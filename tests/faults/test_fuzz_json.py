@@ -122,7 +122,7 @@ def test_the_manifest_as_submit_reads_it(tmp_path, long, tally):
         content = mutant(dice, good)
         (bundle / "manifest.json").write_bytes(content)
         findings = submit.check_bundle(bundle)
-        assert all(" found " in finding and finding.isprintable() for finding in findings)
+        assert all("expected " in finding and finding.isprintable() for finding in findings)
         if not findings:  # then what it says of the files is true
             listed = json.loads(content)["files"]
             assert {name: listed[name] | entry for name, entry in good["files"].items()} == listed

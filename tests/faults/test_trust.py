@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from package.fake_bundle import SUBMIT, list_anew, make_bundle, make_competition, run_submit
+from package.fake_bundle import SUBMIT, list_anew, make_bundle, make_competition, run_submit, shared_result
 from PIL import Image, ImageSequence
 from scenes import list_bundle, noise, write_bundle, write_competition
 
@@ -115,11 +115,12 @@ def test_submit_finds_a_flipped_bit_before_pip_is_called(tmp_path, long, tally):
     for at in range(len(content)):
         (made / "member_0.safetensors").write_bytes(flipped(content, at, at % 8))
         (finding,) = submit.check_bundle(made)
-        assert finding.startswith("'member_0.safetensors': found sha256 ")
+        assert finding.startswith("'member_0.safetensors': expected sha256 ")
         if at % (1 if long else 16) == 0:
             command = [sys.executable, "-I", str(SUBMIT), "--verify", str(made)]
             run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-            assert (run.returncode, run.stdout) == (1, f"finding: {finding}\n")
+            assert (run.returncode, run.stdout.splitlines()[:-1]) == (1, [f"finding: {finding}"])
+            assert shared_result(run, "verify").findings == (finding,)
     tally("bits flipped in weights", len(content))
 
 
@@ -263,7 +264,8 @@ def test_an_evil_wheel_is_refused_and_not_unpacked(tmp_path, listed, long, tally
             list_anew(made, wheel.name)
         run = run_submit(kaggle)
         assert run.returncode == 1
-        assert "found 1 faults, wanted none" in run.stdout
+        assert shared_result(run).reason == "bundle_damaged"
+        assert len(shared_result(run).findings) == 1
         assert not list(kaggle.rglob("canary"))
         assert not (kaggle / "scratch" / "site").exists()
     tally("evil files in place of wheels", number + 1)

@@ -16,9 +16,14 @@ def write_bundle(folder: Path, weights: bytes) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "member0.safetensors").write_bytes(weights)
     (folder / "settings.json").write_text("{}\n")
-    requirements = ["surface-kernel==0.1.0"]
-    commit = "c0ffee" * 6 + "beef"
-    contents = manifest.Contents("0.1.0", commit, ["member0.safetensors"], "settings.json", requirements, ["3.12"])
+    contents = manifest.Contents(
+        version="0.1.0",
+        commit="c0ffee" * 6 + "beef",
+        weights=["member0.safetensors"],
+        settings="settings.json",
+        requirements=["surface-kernel==0.1.0"],
+        python=["3.12"],
+    )
     manifest.write(folder, contents)
     rehearsal = {"passed": True, "manifest_sha256": manifest.digest(folder)}
     folder.with_name(folder.name + ".rehearsed.json").write_text(json.dumps(rehearsal))
@@ -33,4 +38,4 @@ def make_delivery(folder: Path) -> Delivery:
     (root / "kernel-metadata.json").write_text(text)
     bundle.parent.mkdir()
     write_bundle(bundle, b"first")
-    return Delivery(bundle, root=root, timeout_s=60, poll_s=0.01)
+    return Delivery(bundle=bundle, root=root, timeout_s=60, poll_s=0.01)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote, urlsplit
 
+from package.fake_bundle import result_line
 from PIL import Image
 
 
@@ -32,6 +33,14 @@ def zip_bytes(files: dict[str, bytes]) -> bytes:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name), content)
     return stream.getvalue()
+
+
+def log_of(*lines: str) -> str:
+    """A log as Kaggle writes it: pieces of what was printed, with their streams; a line may be cut in two."""
+    printed = "".join(f"{line}\n" for line in lines)
+    halves = printed[: len(printed) // 2], printed[len(printed) // 2 :]
+    pieces = [("stdout", "[stdout]\n"), ("stdout", halves[0]), ("stderr", "a warning\n"), ("stdout", halves[1])]
+    return json.dumps([{"stream_name": stream, "time": 1.5, "data": data} for stream, data in pieces])
 
 
 SUBMISSION = zip_bytes({"1407735.tif": mask_bytes()})
@@ -68,7 +77,7 @@ class Kaggle:
     output: dict[str, bytes] = field(
         default_factory=lambda: {"submission.zip": zip_bytes({"1407735.tif": mask_bytes()})}
     )
-    log: str = ""
+    log: str | None = None  # what the run printed, in Kaggle's form; None: what submit.py prints over these files
     cut: int | None = None  # the next upload breaks off after so many bytes
     allowed: int = 5  # submissions left today
     board: list[dict] = field(default_factory=list)  # submissions, the newest first
@@ -143,7 +152,13 @@ class Kaggle:
             {"url": f"http://127.0.0.1:{self.port}/output/{quote(name, safe='')}", "fileName": name}
             for name in self.output
         ]
-        return 200, {"files": files, "log": self.log}
+        return 200, {"files": files, "log": self.printed() if self.log is None else self.log}
+
+    def printed(self, verdict: str = "complete") -> str:
+        """The log of a run over the newest dataset version that left the output."""
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in self.output.items()}
+        files = {name: digest for name, digest in files.items() if name == "submission.zip"}
+        return log_of(result_line("submit", verdict, manifest_sha256=self.files["manifest.json"], files=files))
 
     def do_GetSubmissionLimits(self, body: dict) -> tuple[int, dict]:
         made = len(self.board)

@@ -75,14 +75,13 @@ from surface_kernel.networks.architecture import Architecture
 def read(path):
     entries = tomllib.loads(path.read_text())
     if "steps" not in entries:
-        raise ValueError(f"{path}: found no steps, wanted them")
+        raise ValueError(f"{path}: expected steps, got none")
     return SimpleNamespace(network=Architecture(), labels_dir=entries.get("labels_dir", ""))
 """
-# Flat, as `write_wheel` wants it: torch.distributed is a module that passes for the package of torch.distributed.run.
 TORCH = {
     "__init__": "from types import SimpleNamespace\ncuda = SimpleNamespace(device_count=lambda: {gpus})\n",
-    "distributed": "import os\n__path__ = [os.path.dirname(__file__)]\n",
-    "run": """
+    "distributed/__init__": "",
+    "distributed/run": """
 import os, subprocess, sys
 count = int(sys.argv[sys.argv.index("--nproc-per-node") + 1])
 module = sys.argv[sys.argv.index("-m"):]
@@ -125,7 +124,8 @@ def make_run(folder: Path, step: int, finished: bool = False) -> Path:
 def make_training_clone(folder: Path) -> Path:
     """A clone outside of git, whose owner is set, and whose packages are stand-ins."""
     sources = {
-        "kernel/surface_kernel": {"__init__": "", "architecture": None},
+        "kernel/surface_kernel": {"__init__": ""},
+        "kernel/surface_kernel/networks": {"__init__": "", "architecture": None},
         "train/surface_score": {"__init__": ""},
         "train/surface_train": {
             "__init__": "",
@@ -153,6 +153,7 @@ def make_pins(folder: Path, gpus: int) -> list[Pin]:
         package.mkdir(parents=True)
         modules = TORCH if name == "torch" else {"__init__": ""}
         for module, text in modules.items():
+            (package / module).parent.mkdir(exist_ok=True)
             (package / f"{module}.py").write_text(text.replace("{gpus}", str(gpus)))
         made.append(wheels.write_wheel(package, "1.0", folder))
     made[2] = made[2].rename(folder / f"native-1.0-{HERE}-{HERE}-linux_x86_64.whl")
@@ -221,12 +222,12 @@ class SessionKaggle(Kaggle):
         self.sessions.append(done)
         left = [path for path in (place / "working").rglob("*") if path.is_file()]
         self.output = {str(path.relative_to(place / "working")): path.read_bytes() for path in left}
-        self.log = json.dumps([{"stream_name": "stdout", "data": done.stdout + done.stderr}])
+        self.log = json.dumps([{"stream_name": name, "data": getattr(done, name)} for name in ("stdout", "stderr")])
         if done.returncode:
             self.kernel_states.append({"status": "ERROR", "failureMessage": "exit code 1"})
         return super().do_SaveKernel(body)
 
-    def ask(self, arguments: list[str], limit_s: float, show: bool = False) -> Answer:
+    def ask(self, arguments: list[str], limit_s: float, *, show: bool = False) -> Answer:
         """What `client.ask` would give, without the second that the real client takes to start."""
         folder = Path(arguments[arguments.index("-p") + 1]) if "-p" in arguments else Path()
         text = getattr(self, "_".join(["ask", *arguments[:2]]))(arguments[2], folder)

@@ -33,7 +33,16 @@ def bundle_of(folder: Path, *folds: str) -> Path:
     made = make_bundle(folder)
     names = [f"member_{index}.safetensors" for index in range(len(folds))]
     members = {name: {"provenance": {"fold": fold, "epoch": 9}} for name, fold in zip(names, folds, strict=True)}
-    manifest.write(made, Contents("1", None, names, "settings.json", ["a==1"], ["3.12"], members))
+    contents = Contents(
+        version="1",
+        commit=None,
+        weights=names,
+        settings="settings.json",
+        requirements=["a==1"],
+        python=["3.12"],
+        members=members,
+    )
+    manifest.write(made, contents)
     return made
 
 

@@ -17,7 +17,10 @@ from types import ModuleType
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from package.fake_bundle import SUBMIT, list_anew, make_bundle, make_competition, run_submit
+from package.fake_bundle import SUBMIT, list_anew, make_bundle, make_competition, run_submit, shared_result
+
+from surface_package.build import manifest, protocol
+from surface_package.build.protocol import ScriptResult
 
 Tree = Callable[..., Path]
 
@@ -27,6 +30,13 @@ count = place.scratch / "starts"
 starts = int(count.read_text()) + 1 if count.exists() else 1
 count.write_text(str(starts))
 """
+
+
+def supervise(submit: ModuleType, command: list[str], folder: Path, left_s: float = 60) -> tuple[str, str]:
+    """Supervise a command with so much time left."""
+    deadline_s = time.monotonic() + left_s
+    verdict, why = submit.supervise(command, environment=dict(os.environ), folder=folder, deadline_s=deadline_s)
+    return verdict, why
 
 
 def test_it_needs_the_standard_library_only_and_no_python_newer_than_3_11() -> None:
@@ -42,10 +52,28 @@ def test_a_run_from_mounts_to_submission(make_tree: Tree) -> None:
     (kaggle / "input" / "bundle" / "dataset-metadata.json").write_text("{}")
     run = run_submit(kaggle)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.splitlines()[-1].startswith("verdict: complete; submission.zip stands with 2 masks")
+    assert "verdict: complete; submission.zip holds 2 masks\n" in run.stdout
+    assert shared_result(run).verdict == "complete"
     with zipfile.ZipFile(kaggle / "working" / "submission.zip") as archive:
         assert archive.namelist() == ["7.tif", "8.tif"]
-    assert [path.name for path in (kaggle / "working").iterdir()] == ["submission.zip"]
+    assert sorted(path.name for path in (kaggle / "working").iterdir()) == ["run_report.json", "submission.zip"]
+
+
+def test_the_last_line_is_for_other_programs(make_tree: Tree) -> None:
+    kaggle = make_tree()
+    run = run_submit(kaggle)
+    assert protocol.PREFIX in run.stdout.splitlines()[-1]
+    assert shared_result(run) == ScriptResult(
+        program="submit",
+        verdict="complete",
+        reason="",
+        message="",
+        manifest_sha256=manifest.digest(kaggle / "input" / "bundle"),
+        files={"submission.zip": manifest.sha256(kaggle / "working" / "submission.zip")},
+        findings=(),
+        after_step=None,
+        step=None,
+    )
 
 
 def test_both_ways_of_mounting_in_one_run(make_tree: Tree) -> None:
@@ -92,7 +120,7 @@ def test_an_engine_that_dies_three_times_is_started_a_fourth_time(make_tree: Tre
     run = run_submit(kaggle)
     assert run.returncode == 0, run.stdout + run.stderr
     assert re.findall("SIGKILL, start . of .", run.stdout) == [f"SIGKILL, start {start} of 4" for start in (1, 2, 3)]
-    assert "verdict: complete;" in run.stdout
+    assert shared_result(run).verdict == "complete"
 
 
 def test_an_engine_that_always_dies_is_started_four_times_and_its_zip_still_counts(make_tree: Tree) -> None:
@@ -101,14 +129,16 @@ def test_an_engine_that_always_dies_is_started_four_times_and_its_zip_still_coun
     assert run.returncode == 0
     assert (kaggle / "scratch" / "engine" / "starts").read_text() == "4"
     assert "exit code 70, start 4 of 4" in run.stdout
-    assert "verdict: failed (it died 4 times); submission.zip stands with 2 masks" in run.stdout
+    assert "verdict: failed (it died 4 times); submission.zip holds 2 masks" in run.stdout
+    result = shared_result(run)
+    assert (result.verdict, result.message, list(result.files)) == ("failed", "it died 4 times", ["submission.zip"])
 
 
 def test_every_start_gets_what_is_left_of_the_budget(submit: ModuleType, tmp_path: Path) -> None:
     told = tmp_path / "told"
     code = f"import os, sys, time; open({str(told)!r}, 'a').write(sys.argv[2] + '\\n'); time.sleep(0.15); os._exit(9)"
     command = [sys.executable, "-c", code]
-    submit.supervise(command, dict(os.environ), tmp_path, time.monotonic() + 50)
+    supervise(submit, command, tmp_path, left_s=50)
     budgets = told.read_text().split()
     assert len(budgets) == 4
     assert all(re.fullmatch(r"\d+\.\d", budget) for budget in budgets)
@@ -126,7 +156,7 @@ def test_an_engine_that_could_not_be_started_is_started_again(submit: ModuleType
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(submit, "say", say)
-        assert submit.supervise([str(program)], dict(os.environ), tmp_path, time.monotonic() + 60) == "complete"
+        assert supervise(submit, [str(program)], tmp_path) == ("complete", "")
     (line,) = lines
     assert re.fullmatch(r"the engine died: .*No such file or directory.*, start 1 of 4", line)
 
@@ -136,14 +166,15 @@ def test_an_engine_that_says_how_it_ended_is_not_started_again(
     submit: ModuleType, tmp_path: Path, code: int, verdict: str
 ) -> None:
     command = [sys.executable, "-c", f"import sys; open('starts', 'a').write('.'); sys.exit({code})"]
-    assert submit.supervise(command, dict(os.environ), tmp_path, time.monotonic() + 60) == verdict
+    assert supervise(submit, command, tmp_path) == (verdict, "")
     assert (tmp_path / "starts").read_text() == "."
 
 
 def test_an_engine_that_fails_beside_a_whole_submission_does_not_fail_the_run(make_tree: Tree) -> None:
     run = run_submit(make_tree("submit()\nsys.exit(1)"))
     assert run.returncode == 0
-    assert run.stdout.splitlines()[-1] == "verdict: failed; submission.zip stands with 2 masks"
+    assert "verdict: failed; submission.zip holds 2 masks\n" in run.stdout
+    assert shared_result(run).verdict == "failed"
 
 
 def test_whatever_goes_wrong_here_the_submission_is_looked_at(make_tree: Tree) -> None:
@@ -162,9 +193,9 @@ sys.exit(submit["main"]())
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.splitlines()[-1] == (
-        "verdict: failed (ZeroDivisionError: nothing to do with it); submission.zip stands with 2 masks"
-    )
+    result = shared_result(run)
+    assert (result.verdict, result.message) == ("failed", "ZeroDivisionError: nothing to do with it")
+    assert "submission.zip" in result.files
 
 
 def test_a_log_that_takes_no_more_does_not_cost_the_submission(make_tree: Tree) -> None:
@@ -180,14 +211,17 @@ def test_a_log_that_takes_no_more_does_not_cost_the_submission(make_tree: Tree) 
 def test_an_engine_without_a_submission_fails_the_run(make_tree: Tree) -> None:
     run = run_submit(make_tree("sys.exit(1)"))
     assert run.returncode == 1
-    assert "submission.zip: found no such file" in run.stdout
-    assert run.stdout.splitlines()[-1] == "verdict: no submission; the engine's run was failed"
+    assert "submission.zip: expected a submission with 2 masks, got no such file" in run.stdout
+    assert "verdict: no submission; the engine's run: failed\n" in run.stdout
+    result = shared_result(run)
+    assert (result.verdict, result.files, len(result.findings)) == ("no submission", {}, 1)
 
 
 def test_a_missing_id_fails_the_run(make_tree: Tree) -> None:
     run = run_submit(make_tree("submit(lambda masks: masks.pop('8.tif'))"))
     assert run.returncode == 1
-    assert "submission.zip: found no '8.tif'" in run.stdout
+    assert "submission.zip: expected a mask for every id, got no '8.tif'" in run.stdout
+    assert (shared_result(run).verdict, shared_result(run).files) == ("no submission", {})
 
 
 def test_an_engine_that_outlives_its_budget_is_killed(
@@ -196,16 +230,13 @@ def test_an_engine_that_outlives_its_budget_is_killed(
     monkeypatch.setattr(submit, "GRACE_S", 0.3)
     started_s = time.monotonic()
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
-    verdict = submit.supervise(command, dict(os.environ), tmp_path, started_s + 0.1)
-    assert verdict.startswith("failed (stopped")
+    assert supervise(submit, command, tmp_path, left_s=0.1) == ("failed", "stopped 0 s after its budget")
     assert time.monotonic() - started_s < 10
 
 
 def test_no_time_left_no_second_start(submit: ModuleType, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import os; os._exit(9)"]
-    assert submit.supervise(command, dict(os.environ), tmp_path, time.monotonic()) == (
-        "failed (it died, and no time is left)"
-    )
+    assert supervise(submit, command, tmp_path, left_s=0) == ("failed", "it died, and no time is left")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -223,11 +254,11 @@ def test_a_stopped_run_takes_its_engine_along_and_keeps_what_stands(
             time.sleep(0.02)
         for _ in range(3):  # a second one breaks nothing off either
             run.send_signal(number)
-        said = run.communicate(timeout=20)[0].splitlines()
+        result = protocol.read_result(run.communicate(timeout=20)[0], protocol.SUBMIT)
     assert run.returncode == (0 if made else 1)
-    verdict = f"failed (stopped by {number.name})"
-    masks = f"verdict: {verdict}; submission.zip stands with 2 masks"
-    assert said[-1] == (masks if made else f"verdict: no submission; the engine's run was {verdict}")
+    assert result.verdict == ("failed" if made else "no submission")
+    assert result.message == f"stopped by {number.name}"
+    assert list(result.files) == ["submission.zip"] * made
     assert not Path("/proc", pid_file.read_text()).exists()
 
 
@@ -240,7 +271,10 @@ def test_a_bad_bundle_stops_the_run_early_and_leaves_no_zip(make_tree: Tree, fau
     run = run_submit(kaggle)
     assert run.returncode == 1
     assert run.stdout.count("finding: ") == 1
-    assert "found 1 faults, wanted none" in run.stdout
+    assert "expected the files that its manifest lists, got 1 fault;" in run.stdout
+    result = shared_result(run)
+    assert (result.verdict, result.reason, len(result.findings)) == ("no submission", "bundle_damaged", 1)
+    assert (result.files, result.manifest_sha256) == ({}, "")
     assert not (kaggle / "scratch" / "site").exists()
     assert [path.name for path in (kaggle / "working").iterdir()] == ["earlier_submission.zip"]
 
@@ -269,28 +303,37 @@ def spoil(bundle: Path, fault: str) -> None:
 
 
 FAULTS = [
-    ("changed", r"'member_0.safetensors': found sha256 [0-9a-f]{64}, wanted [0-9a-f]{64}"),
-    ("truncated", r"'member_0.safetensors': found 31 bytes, wanted 32"),
-    ("missing", r"'member_0.safetensors': found no such file, wanted 32 bytes"),
-    ("unlisted", r"'extra.py': found a file that the manifest does not list, wanted none"),
-    ("link", r"'member_0.safetensors': found a link, wanted a file"),
-    ("folder", r"'member_0.safetensors': found a folder or a special file, wanted files only"),
-    ("files['../x'] = files['settings.json']", r"found the name '\.\./x', wanted that of a file inside"),
-    (r"files['a\\b'] = files['settings.json']", r"found the name 'a\\\\b', wanted that of a file inside"),
-    ("files['..'] = files['settings.json']", r"found the name '\.\.', wanted that of a file inside"),
-    ("files['manifest.json'] = files['settings.json']", r"found the name 'manifest.json', wanted that of a file"),
-    ("files['settings.json']['sha256'] = 'A' * 64", r"for 'settings.json', wanted a sha256 and a number of bytes"),
-    ("files['settings.json']['bytes'] = True", r"for 'settings.json', wanted a sha256 and a number of bytes"),
-    ("files['settings.json'] = None", r"found None for 'settings.json'"),
-    ("manifest['files'] = []", r"found no table 'files'"),
-    ("manifest['format'] = 'surface-bundle/2'", r"found format 'surface-bundle/2', wanted 'surface-bundle/1'"),
-    ("manifest['weights'] = ['other']", r"found the weights \['other'\], wanted files that it lists"),
-    ("manifest['weights'] = []", r"found \[\] for 'weights'"),
-    ("manifest['settings'] = 'other'", r"found the settings 'other', wanted a file that it lists"),
-    ("manifest['settings'] = ['settings.json']", r"found the settings \['settings.json'\]"),
-    ("manifest['requirements'] = ['--index-url=http://x']", r"found \['--index-url=http://x'\] for 'requirements'"),
-    ("manifest['requirements'] = ['x @ http://x']", r"found \['x @ http://x'\] for 'requirements'"),
-    ("del manifest['python']", r"found None for 'python'"),
+    ("changed", r"'member_0.safetensors': expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}"),
+    ("truncated", r"'member_0.safetensors': expected 32 bytes, got 31"),
+    ("missing", r"'member_0.safetensors': expected 32 bytes, got no such file"),
+    ("unlisted", r"'extra.py': expected only files that the manifest lists, got another"),
+    ("link", r"'member_0.safetensors': expected a file, got a link"),
+    ("folder", r"'member_0.safetensors': expected a file, got a folder or a special file"),
+    ("files['../x'] = files['settings.json']", r"expected names of files inside the bundle, got '\.\./x'"),
+    (r"files['a\\b'] = files['settings.json']", r"expected names of files inside the bundle, got 'a\\\\b'"),
+    ("files['..'] = files['settings.json']", r"expected names of files inside the bundle, got '\.\.'"),
+    (
+        "files['manifest.json'] = files['settings.json']",
+        r"expected names .*, got 'manifest.json'",
+    ),
+    (
+        "files['settings.json']['sha256'] = 'A' * 64",
+        r"files: 'settings.json': expected a sha256 and a number of bytes, got",
+    ),
+    ("files['settings.json']['bytes'] = True", r"files: 'settings.json': expected a sha256 and a number of bytes, got"),
+    ("files['settings.json'] = None", r"files: 'settings.json': expected .*, got None"),
+    ("manifest['files'] = []", r"expected a table 'files' .*, got none"),
+    ("manifest['format'] = 'surface-bundle/2'", r"expected JSON of format 'surface-bundle/1', got 'surface-bundle/2'"),
+    ("manifest['weights'] = ['other']", r"weights: expected files that it lists, got \['other'\]"),
+    ("manifest['weights'] = []", r"weights: expected .*, got \[\]"),
+    ("manifest['settings'] = 'other'", r"settings: expected a file that it lists, got 'other'"),
+    ("manifest['settings'] = ['settings.json']", r"settings: expected .*, got \['settings.json'\]"),
+    (
+        "manifest['requirements'] = ['--index-url=http://x']",
+        r"requirements: expected .*, got \['--index-url=http://x'\]",
+    ),
+    ("manifest['requirements'] = ['x @ http://x']", r"requirements: expected .*, got \['x @ http://x'\]"),
+    ("del manifest['python']", r"python: expected .*, got None"),
 ]
 
 
@@ -321,7 +364,7 @@ def test_a_manifest_that_is_none_is_one_finding(submit: ModuleType, tmp_path: Pa
     bundle = make_bundle(tmp_path / "bundle")
     (bundle / "manifest.json").write_bytes(content)
     (finding,) = submit.check_bundle(bundle)
-    assert finding.startswith("manifest.json: found ")
+    assert finding.startswith("manifest.json: expected ")
     assert finding.isprintable()
 
 
@@ -334,9 +377,9 @@ def test_what_is_no_file_is_one_finding_and_not_waited_for(
     (bundle / name).unlink(missing_ok=True)
     make(bundle / name)
     (finding,) = submit.check_bundle(bundle)
-    assert re.match("manifest.json: found no such file|'(settings.json|new)': found a (link|folder or)", finding)
+    assert re.match("manifest.json: .* got no such file|'(settings.json|new)': .* got a (link|folder or)", finding)
     if name == "manifest.json":
-        with pytest.raises(submit.SubmitError, match="found no bundle, wanted"):
+        with pytest.raises(submit.SubmitError, match=r"expected one folder with a manifest.json .*, got none"):
             submit.find_bundle(tmp_path / "input")
 
 
@@ -347,7 +390,7 @@ def test_a_name_that_no_file_system_takes_is_one_finding(submit: ModuleType, tmp
         manifest["files"][name] = manifest["files"]["settings.json"]
         (bundle / "manifest.json").write_text(json.dumps(manifest))
         (finding,) = submit.check_bundle(bundle)
-        assert re.search("found no such file, wanted", finding)
+        assert re.search("expected \\d+ bytes, got no such file", finding)
         assert finding.isprintable()
         shutil.rmtree(bundle)
         shutil.rmtree(tmp_path / "bundle-sources")
@@ -392,15 +435,15 @@ def member(name: str, mode: int = 0o100644) -> zipfile.ZipInfo:
 @pytest.mark.parametrize(
     ("info", "found"),
     [
-        (member("../evil.py"), "found the member '../evil.py', wanted names inside of the wheel"),
-        (member("a/../../evil.py"), "found the member 'a/../../evil.py'"),
-        (member("a/.."), "found the member 'a/..'"),
-        (member("/etc/evil"), "found the member '/etc/evil'"),
-        (member("C:/evil"), "found the member 'C:/evil'"),
-        (member("a\\evil"), "found the member 'a\\\\evil'"),
-        (member("link", 0o120777), "found the member 'link' as a link or a device, wanted files"),
-        (member("fifo", 0o010644), "found the member 'fifo' as a link or a device"),
-        (None, "found no readable zip (BadZipFile"),
+        (member("../evil.py"), "expected members inside of the wheel, got '../evil.py'"),
+        (member("a/../../evil.py"), "expected members inside of the wheel, got 'a/../../evil.py'"),
+        (member("a/.."), "expected members inside of the wheel, got 'a/..'"),
+        (member("/etc/evil"), "expected members inside of the wheel, got '/etc/evil'"),
+        (member("C:/evil"), "expected members inside of the wheel, got 'C:/evil'"),
+        (member("a\\evil"), "expected members inside of the wheel, got 'a\\\\evil'"),
+        (member("link", 0o120777), "expected files, got the member 'link' as a link or a device"),
+        (member("fifo", 0o010644), "expected files, got the member 'fifo' as a link or a device"),
+        (None, "expected a wheel, got no readable zip (BadZipFile"),
     ],
 )
 def test_a_wheel_that_pip_should_not_see_is_a_finding_though_the_manifest_lists_it(
@@ -420,7 +463,7 @@ def test_wheels_that_would_fill_the_disk_are_a_finding(
     assert submit.check_bundle(bundle) == []
     monkeypatch.setattr(submit, "WHEELS_LIMIT_BYTES", 100_000)
     (finding,) = submit.check_bundle(bundle)
-    assert re.fullmatch(r"wheels: found 10\d{4} bytes to unpack, wanted at most 100000", finding)
+    assert re.fullmatch(r"wheels: expected at most 100000 bytes to unpack, got 10\d{4}", finding)
 
 
 def test_an_evil_wheel_is_never_installed(make_tree: Tree) -> None:
@@ -428,7 +471,8 @@ def test_an_evil_wheel_is_never_installed(make_tree: Tree) -> None:
     spoil_wheel(kaggle / "input" / "bundle", member("../../evil.py"), b"raise SystemExit")
     run = run_submit(kaggle)
     assert run.returncode == 1
-    assert "found the member '../../evil.py'" in run.stdout
+    assert "expected members inside of the wheel, got '../../evil.py'" in run.stdout
+    assert shared_result(run).reason == "bundle_damaged"
     assert not (kaggle / "scratch" / "site").exists()
     assert not list(kaggle.rglob("evil.py"))
 
@@ -454,24 +498,32 @@ def test_verify_prints_its_findings_and_exits_with_1(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     command = [sys.executable, "-I", str(SUBMIT), "--verify", str(bundle)]
     good = subprocess.run(command, capture_output=True, text=True)
-    assert (good.returncode, good.stdout.count("\n")) == (0, 1)
-    assert re.search("manifest sha256 [0-9a-f]{64}$", good.stdout)
+    assert (good.returncode, good.stdout.count("\n")) == (0, 2)
+    digest = manifest.digest(bundle)
+    assert good.stdout.startswith(f"bundle verified: {bundle}, manifest sha256 {digest}\n")
+    result = shared_result(good, "verify")
+    assert (result.verdict, result.manifest_sha256, result.findings) == ("verified", digest, ())
     spoil(bundle, "truncated")
     spoil(bundle, "unlisted")
     bad = subprocess.run(command, capture_output=True, text=True)
     assert bad.returncode == 1
-    assert [line.split(":")[0] for line in bad.stdout.splitlines()] == ["finding", "finding"]
+    assert [line.split(":")[0] for line in bad.stdout.splitlines()] == ["finding", "finding", "surface-submit"]
+    result = shared_result(bad, "verify")
+    assert (result.verdict, result.reason, result.manifest_sha256) == ("refused", "bundle_damaged", "")
+    assert [f"finding: {finding}" for finding in result.findings] == bad.stdout.splitlines()[:2]
     shutil.rmtree(bundle)
     none = subprocess.run(command, capture_output=True, text=True)
     assert none.returncode == 1
-    assert none.stdout.startswith("finding: manifest.json: found no such file")
+    assert re.match("finding: manifest.json: .*, got no such file\n", none.stdout)
 
 
 def test_the_wrong_number_of_bundles_is_named(submit: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(submit.SubmitError, match="found no bundle, wanted one folder"):
+    with pytest.raises(submit.SubmitError, match=r"expected one folder with a manifest\.json .*, got none") as caught:
         submit.find_bundle(tmp_path)
-    with pytest.raises(submit.SubmitError, match="found no such folder"):
+    assert caught.value.reason == "no_bundle"
+    with pytest.raises(submit.SubmitError, match="got no such folder") as caught:
         submit.find_bundle(tmp_path / "input")
+    assert caught.value.reason == "no_input"
     first = make_bundle(tmp_path / "a" / "b" / "c")
     assert submit.find_bundle(tmp_path) == first
     (tmp_path / "link").symlink_to(tmp_path / "a")  # one bundle by two paths is one
@@ -479,13 +531,14 @@ def test_the_wrong_number_of_bundles_is_named(submit: ModuleType, tmp_path: Path
     second = Path(shutil.copytree(first, tmp_path / "d"))
     assert submit.find_bundle(tmp_path) == second  # and so is one that two mounts show; the nearest is taken
     (second / "manifest.json").write_text((first / "manifest.json").read_text() + " ")
-    with pytest.raises(submit.SubmitError, match=f"found 2 bundles \\({first}, {second}\\)"):
+    with pytest.raises(submit.SubmitError, match=f"got 2 \\({first}, {second}\\)") as caught:
         submit.find_bundle(tmp_path)
+    assert caught.value.reason == "several_bundles"
 
 
 def test_a_broken_manifest_is_named_where_no_bundle_is_found(submit: ModuleType, tmp_path: Path) -> None:
     (make_bundle(tmp_path / "bundle") / "manifest.json").write_text("{")
-    with pytest.raises(submit.SubmitError, match=r"found no bundle \(.*bundle: manifest.json: found no readable JSON"):
+    with pytest.raises(submit.SubmitError, match=r"got none \(.*bundle: manifest.json: expected JSON"):
         submit.find_bundle(tmp_path)
 
 
@@ -493,22 +546,26 @@ def test_what_lies_too_deep_or_among_images_is_not_looked_at(submit: ModuleType,
     make_bundle(tmp_path / "a" / "b" / "c" / "deep")
     make_bundle(tmp_path / "competition" / "train_images" / "bundle")
     make_bundle(tmp_path / "competition" / "deprecated_train_labels" / "bundle")
-    with pytest.raises(submit.SubmitError, match="found no bundle, wanted"):
+    with pytest.raises(submit.SubmitError, match="got none"):
         submit.find_bundle(tmp_path)
 
 
 def test_the_competition_is_told_from_what_looks_like_it(submit: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "test.csv").write_text("id\n1\n")
-    with pytest.raises(submit.SubmitError, match=r"found none, wanted one folder with test.csv and test_images"):
+    with pytest.raises(
+        submit.SubmitError, match=r"expected one folder with test.csv and test_images, got none"
+    ) as caught:
         submit.find_competition(tmp_path)
+    assert caught.value.reason == "no_competition"
     make_competition(tmp_path / "a-copy")
     assert submit.find_competition(tmp_path) == tmp_path / "a-copy"
     make_competition(tmp_path / "b-copy")
     assert submit.find_competition(tmp_path) == tmp_path / "a-copy"  # the same ids, the same competition
     (tmp_path / "b-copy" / "test.csv").write_text("id,scroll_id\n9,1\n")
-    with pytest.raises(submit.SubmitError, match=r"found 2 \(.*a-copy, .*b-copy\)"):
+    with pytest.raises(submit.SubmitError, match=r"got 2 \(.*a-copy, .*b-copy\)") as caught:
         submit.find_competition(tmp_path)
+    assert caught.value.reason == "several_competitions"
     own = make_competition(tmp_path / "competitions" / submit.COMPETITION)
     assert submit.find_competition(tmp_path) == own
 
@@ -530,16 +587,18 @@ def test_ids_come_from_the_id_column(submit: ModuleType, tmp_path: Path, content
 @pytest.mark.parametrize("content", [b"", b"id,scroll_id\n", b"name\n7\n", b"\xff\xfe\x00", b"id\n\x00\xff"])
 def test_a_table_without_ids_is_refused(submit: ModuleType, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "test.csv").write_bytes(content)
-    with pytest.raises(submit.SubmitError, match=r"test\.csv: found "):
+    with pytest.raises(submit.SubmitError, match=r"test\.csv: expected ") as caught:
         submit.read_ids(tmp_path / "test.csv")
+    assert caught.value.reason == "no_ids"
 
 
 def test_a_python_without_wheels_is_named(make_tree: Tree) -> None:
     run = run_submit(make_tree(python=["3.99"]))
     assert run.returncode == 1
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    assert f"found Python {here} on Linux" in run.stdout
-    assert "wanted Python 3.99 on Linux x86_64; add its wheels to package/wheels.txt" in run.stdout
+    assert f"expected Python 3.99 on Linux x86_64, got Python {here} on Linux" in run.stdout
+    assert "; add its wheels to package/wheels.txt" in run.stdout
+    assert shared_result(run).reason == "other_python"
 
 
 def test_a_wheel_that_does_not_fit_is_named(make_tree: Tree) -> None:
@@ -547,17 +606,18 @@ def test_a_wheel_that_does_not_fit_is_named(make_tree: Tree) -> None:
     assert run.returncode == 1
     (line,) = [line for line in run.stdout.splitlines() if line.startswith("error: ")]
     assert "No matching distribution found for connected-components-3d==4.1.1" in line
+    assert (shared_result(run).reason, f"error: {shared_result(run).message}") == ("not_installed", line)
 
 
 TIFF = b"II*\0 and so on"
 ZIPS = [
     ({"7.tif": TIFF, "8.tif": b"MM\0* and so on"}, []),
-    ({"7.tif": TIFF}, ["found no '8.tif', wanted a mask for every id"]),
-    ({"7.tif": TIFF, "8.tif": TIFF, "9.tif": TIFF}, ["found '9.tif', wanted the ids of test.csv only"]),
-    ({"7.tif": TIFF, "a/8.tif": TIFF}, ["found no '8.tif'", "found 'a/8.tif'"]),
-    ({"7.tif": TIFF, "8.tif": b""}, ["found '8.tif' starting with b'', wanted a TIFF"]),
-    ({"7.tif": TIFF, "8.tif": b"PK\3\4"}, ["found '8.tif' starting with b'PK"]),
-    ({}, ["found no '7.tif'", "found no '8.tif'"]),
+    ({"7.tif": TIFF}, ["expected a mask for every id, got no '8.tif'"]),
+    ({"7.tif": TIFF, "8.tif": TIFF, "9.tif": TIFF}, ["expected only ids of test.csv, got '9.tif'"]),
+    ({"7.tif": TIFF, "a/8.tif": TIFF}, ["got no '8.tif'", "got 'a/8.tif'"]),
+    ({"7.tif": TIFF, "8.tif": b""}, ["'8.tif': expected a TIFF, got b'' at its start"]),
+    ({"7.tif": TIFF, "8.tif": b"PK\3\4"}, ["'8.tif': expected a TIFF, got b'PK"]),
+    ({}, ["got no '7.tif'", "got no '8.tif'"]),
 ]
 
 
@@ -580,7 +640,7 @@ def test_a_mask_that_is_there_twice_is_a_finding(submit: ModuleType, tmp_path: P
         archive.writestr("7.tif", TIFF)
         archive.writestr("7.tif", TIFF)
     (finding,) = submit.check_submission(tmp_path / "submission.zip", ["7"])
-    assert "found '7.tif' twice" in finding
+    assert "got '7.tif' twice" in finding
 
 
 @settings(deadline=None)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from slugify import slugify
 
 from surface_package.build.manifest import ROOT
-from surface_package.target import PLACEHOLDER_OWNER, Target, TargetError, dataset_metadata, findings, read_target
+from surface_package.target import (
+    PLACEHOLDER_OWNER,
+    Target,
+    TargetError,
+    dataset_metadata,
+    findings,
+    is_public,
+    read_target,
+)
 
 SHIPPED = json.loads((ROOT / "kernel-metadata.json").read_text())
 SLUG = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12)
@@ -79,13 +87,19 @@ def test_read_target(tmp_path) -> None:
         read_target(path, public=False)
     path.write_text(json.dumps(metadata(is_private=False)))
     assert read_target(path, public=True) == Target(
-        "tester/vesuvius-surface-kernel", "tester/vesuvius-surface-bundle", "vesuvius-challenge-surface-detection", True
+        kernel="tester/vesuvius-surface-kernel",
+        dataset="tester/vesuvius-surface-bundle",
+        competition="vesuvius-challenge-surface-detection",
+        public=True,
     )
+    assert is_public(path)
+    path.write_text(json.dumps(metadata()))
+    assert not is_public(path)
 
 
 @given(st.lists(SLUG, min_size=1, max_size=4).map("-".join).filter(lambda slug: 6 <= len(slug) <= 50))
 def test_the_datasets_title_has_the_slugs_length_and_gives_the_slug_back(slug) -> None:
-    written = dataset_metadata(Target("o/kernel", f"o/{slug}", "c", False))
+    written = dataset_metadata(Target(kernel="o/kernel", dataset=f"o/{slug}", competition="c", public=False))
     assert len(written["title"]) == len(slug)
     assert slugify(written["title"]) == slug
     assert written["id"] == f"o/{slug}"
@@ -101,5 +115,6 @@ def test_a_titles_slug_is_the_clients(title) -> None:
 
 def test_only_public_is_created_public(tmp_path) -> None:
     for public in (False, True):
-        asked = Target("o/kernel", "o/bundle", "c", public).create_dataset(tmp_path)
+        target = Target(kernel="o/kernel", dataset="o/bundle", competition="c", public=public)
+        asked = target.create_dataset(tmp_path)
         assert ("--public" in asked) is public

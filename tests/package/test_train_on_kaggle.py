@@ -10,14 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from package.fake_bundle import make_competition
+from package.fake_bundle import make_competition, shared_result
 from package.sessions import make_pins, make_run, make_training_clone
 from scenes import ROOT
 
-from surface_package.build import wheels
-from surface_package.kaggle import training_bundle
+from surface_package.build import manifest, protocol, wheels
+from surface_package.build.protocol import ScriptResult
 from surface_package.kaggle.checkpoints import SETTINGS, STATE
-from surface_package.kaggle.training_bundle import FORMAT
+from surface_package.kaggle.training import training_bundle
+from surface_package.kaggle.training.training_bundle import FORMAT
 
 SCRIPT = ROOT / "kernel" / "train_on_kaggle.py"
 Tree = Callable[..., Path]
@@ -36,7 +37,7 @@ def make_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
         (tmp_path / "some.toml").write_text(f'steps = 100\nsteps_per_session = 60\nfault = "{fault}"\n')
         clone = make_training_clone(tmp_path / "clone")
         (tmp_path / "bundle").mkdir()
-        files = training_bundle.make(tmp_path / "bundle", tmp_path / "some.toml", "all", clone)
+        files = training_bundle.make(tmp_path / "bundle", settings=tmp_path / "some.toml", fold="all", root=clone)
         (tmp_path / "input" / "code").mkdir(parents=True)
         for name, path in files.items():
             shutil.copyfile(path, tmp_path / "input" / "code" / name)
@@ -76,7 +77,18 @@ def test_one_gpu_is_trained_on_by_one_process(make_tree: Tree) -> None:
     done = run_script(tree, "--budget-s", "500")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "training on 1 GPUs for " in done.stdout
-    assert done.stdout.endswith("verdict: continues\n")
+    result = shared_result(done, protocol.TRAIN)
+    assert result == ScriptResult(
+        program="train",
+        verdict="continues",
+        reason="",
+        message="",
+        manifest_sha256=manifest.sha256(tree / "input" / "code" / "manifest.json"),
+        files={path.name: manifest.sha256(path) for path in (tree / "working").iterdir()},
+        findings=(),
+        after_step=0,
+        step=60,
+    )
     fold, budget_s, world, _ = json.loads((tree / "working" / "told.json").read_text())
     assert (fold, world) == ("all", "none")
     assert 400 <= budget_s < 500
@@ -90,15 +102,20 @@ def test_a_bundle_that_was_changed_is_not_installed(make_tree: Tree) -> None:
         file.write("# more")
     done = run_script(tree)
     assert done.returncode == 1
-    assert "finding: 'settings.toml': found" in done.stdout
-    assert done.stdout.endswith("found 1 faults, wanted none; run publish again\nverdict: failed\n")
+    assert "finding: 'settings.toml': expected " in done.stdout
+    assert "got 1 fault; build and publish it again\nverdict: failed\n" in done.stdout
+    result = shared_result(done, protocol.TRAIN)
+    assert (result.verdict, result.reason, result.manifest_sha256) == ("failed", "bundle_damaged", "")
+    assert (result.files, result.after_step, result.step, len(result.findings)) == ({}, 0, None, 1)
     assert not (tree / "scratch" / "site").exists()
 
 
 def test_a_competition_without_cases_says_so(make_tree: Tree) -> None:
     tree = make_tree()
     (tree / "input" / "surface-detection" / "train.csv").unlink()
-    assert "error: " + str(tree / "input" / "surface-detection") + ": found no train.csv" in run_script(tree).stdout
+    done = run_script(tree)
+    assert f"error: {tree / 'input' / 'surface-detection'}: expected train.csv " in done.stdout
+    assert shared_result(done, protocol.TRAIN).reason == "no_cases"
 
 
 def test_one_run_under_two_paths_is_one_and_two_runs_are_none(make_tree: Tree) -> None:
@@ -108,12 +125,16 @@ def test_one_run_under_two_paths_is_one_and_two_runs_are_none(make_tree: Tree) -
     run.chmod(0o555)
     done = run_script(tree, after_step=40)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "going on after step 40\n" in done.stdout
-    assert done.stdout.endswith("verdict: finished\n")
+    assert "resuming after step 40\n" in done.stdout
+    assert "verdict: finished\n" in done.stdout
+    result = shared_result(done, protocol.TRAIN)
+    assert (result.verdict, result.after_step, result.step) == ("finished", 40, 100)
     assert (tree / "working" / "log.csv").is_file()
     make_run(tree / "input" / "other", step=30)
-    assert "found runs at the steps [30, 40], wanted one at step 40" in run_script(tree, after_step=40).stdout
-    assert "found runs at the steps [30, 40], wanted none" in run_script(tree).stdout
+    done = run_script(tree, after_step=40)
+    assert "expected one run at step 40, got runs at the steps [30, 40]" in done.stdout
+    assert shared_result(done, protocol.TRAIN).reason == "other_run"
+    assert "expected no run, got runs at the steps [30, 40]" in run_script(tree).stdout
 
 
 def test_a_fit_that_does_not_end_is_ended_and_what_it_left_is_kept(make_tree: Tree) -> None:
@@ -121,5 +142,7 @@ def test_a_fit_that_does_not_end_is_ended_and_what_it_left_is_kept(make_tree: Tr
     tree = make_tree(fault=code)
     done = run_script(tree, "--budget-s", "1", grace_s=2.5)
     assert done.returncode == 1
-    assert "error: fit was stopped, 2 s after its budget or by a signal" in done.stdout
+    assert "error: fit: expected it to end by itself, it was stopped 2 s after its budget or by a signal" in done.stdout
+    result = shared_result(done, protocol.TRAIN)
+    assert (result.verdict, result.reason, result.files) == ("failed", "fit_stopped", {})
     assert [path.name for path in (tree / "working").iterdir()] == ["log.csv"]

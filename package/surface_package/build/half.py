@@ -17,26 +17,26 @@ from surface_kernel.postprocess.mask import make_mask
 from surface_kernel.volumes import volume
 
 
-@dataclass(frozen=True)
-class Change:
-    """What half precision changed on one volume, predicted in float32 on the CPU with the bundle's settings.
-
-    largest_logit_change: of the mean logits over members and views, at the voxel where it is largest, to four
-    digits. changed_voxels: of the mask as it is submitted; beside them all of the volume, and how many are surface by
-    the weights as they were trained.
-    """
+@dataclass(frozen=True, kw_only=True)
+class PrecisionChange:
+    """What half precision changed on one volume, predicted in float32 on the CPU with the bundle's settings."""
 
     volume: str
+    """The file's name."""
     voxels: int
+    """All of the volume."""
     surface_voxels: int
+    """Of the mask by the weights as they were trained."""
     changed_voxels: int
+    """Of the mask as it is submitted."""
     largest_logit_change: float
+    """Of the mean logits over members and views, at the voxel where it is largest, to four digits."""
 
     def __str__(self) -> str:
         share = f"{self.changed_voxels / self.voxels:.4%} of the mask's {self.voxels} voxels"
         return (
-            f"half precision on {self.volume}: logits change by {self.largest_logit_change} at most, "
-            f"{self.changed_voxels} voxels by their mask ({share}, {self.surface_voxels} of them surface)"
+            f"half precision on {self.volume}: logits change by at most {self.largest_logit_change}, "
+            f"the mask in {self.changed_voxels} voxels ({share}, {self.surface_voxels} of them surface)"
         )
 
 
@@ -51,17 +51,19 @@ def write(source: Path, target: Path) -> None:
         if tensor.is_floating_point() and tensor.ndim > 1:
             state[name] = tensor.half()
             if not state[name].isfinite().all():
-                found = f"{tensor.abs().max():.4g} in {name}"
-                raise WeightsError(f"{source}: found {found}, wanted numbers that float16 holds; build without --half")
+                largest = f"{tensor.abs().max():.4g} in {name}"
+                raise WeightsError(
+                    f"{source}: expected numbers that float16 holds, got {largest}; build without --half"
+                )
     weights.save(target, state, metadata)
 
 
-def compare(full: Sequence[Path], halved: Sequence[Path], settings: Settings, path: Path) -> Change:
+def compare(full: Sequence[Path], halved: Sequence[Path], *, settings: Settings, path: Path) -> PrecisionChange:
     """Predict one volume with both. Raises VolumeError, and what the engine raises."""
     grey = volume.read(path)
     logits, mask = _predict(full, settings, grey)
     others, other = _predict(halved, settings, grey)
-    return Change(
+    return PrecisionChange(
         volume=path.name,
         voxels=mask.size,
         surface_voxels=int(mask.sum()),
@@ -73,7 +75,7 @@ def compare(full: Sequence[Path], halved: Sequence[Path], settings: Settings, pa
 def _predict(
     files: Sequence[Path], settings: Settings, grey: volume.Volume
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Give a volume's mean logits and its mask."""
+    """Return a volume's mean logits and its mask, (z, y, x)."""
     with Engine.load(files, settings, device=replace(choose("cpu"), dtype="float32")) as engine:
         if all(metadata.architecture.local for metadata in engine.metadata):
             engine.take(within_memory(engine.device, engine.cost))  # larger tiles: less to compute

@@ -10,8 +10,24 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 NAMES = (
-    *("kaggle.json", "access_token", ".netrc", "_netrc", ".env", ".env.*", "*.env", "credentials*", ".git-credentials"),
-    *("*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".pypirc"),
+    "kaggle.json",
+    "access_token",
+    ".netrc",
+    "_netrc",
+    ".env",
+    ".env.*",
+    "*.env",
+    "credentials*",
+    ".git-credentials",
+    "*.pem",
+    "*.key",
+    "*.p12",
+    "*.pfx",
+    "id_rsa*",
+    "id_dsa*",
+    "id_ecdsa*",
+    "id_ed25519*",
+    ".pypirc",
 )
 _QUOTE = r"""\\*["']"""  # JSON in JSON has backslashes before its quotes
 LOOKS = {
@@ -29,17 +45,20 @@ LOOKS = {
 
 
 def in_name(name: str) -> str:
-    """Say which kind of secret a file of this name holds by custom, as the pattern that it fits; "" for none."""
+    """Return the pattern of a secret's usual file name that this name fits; "" for none."""
     return next((pattern for pattern in NAMES if fnmatchcase(name.lower(), pattern)), "")
 
 
 def in_text(text: str) -> str:
-    """Say what secret a text seems to hold; "" for none."""
+    """Return what secret a text seems to hold; "" for none."""
     return next((what for what, look in LOOKS.items() if re.search(look, text)), "")
 
 
 def in_paths(text: str, folders: Iterable[Path]) -> str:
-    """Say which of these absolute folders a text names, or something below it; "" for none. The root is in all."""
+    """Return which of these absolute folders a text names, itself or something below it; "" for none.
+
+    The root folder is passed over: every absolute path is below it.
+    """
     for folder in map(str, folders):
         spellings = {folder, json.dumps(folder)[1:-1]}  # JSON spells other letters than ASCII's in its own way
         look = rf"(?<![\w.-])(?:{'|'.join(map(re.escape, spellings))})(?![\w.-])"

@@ -18,10 +18,10 @@ _SPDX = {
 
 
 def of_wheel(path: Path) -> str:
-    """Give a wheel's licence, in SPDX's words where it can be told; "unknown" where the wheel says none.
+    """Return a wheel's licence, as an SPDX identifier where it is known; "unknown" where the wheel names none.
 
-    Asked in this order: METADATA's License-Expression, its License, its classifiers, and the licence files beside it.
-    A whole text is known by its first line.
+    Read in this order: METADATA's License-Expression, its License, its classifiers, and the licence files beside it.
+    A full text is recognised by its first line.
     """
     with zipfile.ZipFile(path) as wheel:
         beside = [name for name in wheel.namelist() if name.split("/")[0].endswith(".dist-info")]

@@ -1,4 +1,4 @@
-"""The code that a bundle carries, as a commit has it: what git holds counts, not what lies in the folder."""
+"""The code that a bundle carries, as a commit has it: what git holds counts, not what is in the folder."""
 
 import configparser
 import io
@@ -10,18 +10,28 @@ from pathlib import Path
 
 # What the kernel's wheel and the others are made from: where it has changed, no commit can stand for the bundle.
 PATHS = ("kernel/surface_kernel", "setup.cfg", "package/wheels.txt")
+LISTED = 5  # changed files in an error
 
 
 class SourceError(ValueError):
-    """Code that no commit stands for; the message says what has changed and what to do."""
+    """Code that no commit stands for; the message says what has changed and what to do.
+
+    changed: what git reports of it.
+    """
+
+    def __init__(self, root: Path, changed: str, advice: str) -> None:
+        super().__init__(f"{root}: expected the code as a commit has it, got {changed}; {advice}")
+        self.root, self.changed = root, changed
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The code in `root`, laid out as in a clone. commit: the one that holds it, None where none does."""
+    """The code that a bundle carries."""
 
     root: Path
+    """Where it is, laid out as in a clone."""
     commit: str | None
+    """That holds it; None where none does."""
 
     @property
     def kernel(self) -> Path:
@@ -36,36 +46,42 @@ class Sources:
         return config.get("metadata", "version")
 
 
-def take(root: Path, folder: Path, uncommitted: bool = False, paths: Sequence[str] = PATHS) -> Sources:
+def take(root: Path, folder: Path, *, uncommitted: bool = False, paths: Sequence[str] = PATHS) -> Sources:
     """Unpack HEAD's code of the clone `root` into `folder`; outside of git the files are taken as they are.
 
-    paths: of the clone, what is taken; changes elsewhere do not count. Raises SourceError where that code has changed
-    since, or git cannot tell, unless `uncommitted`: then the files are taken as they are, and no commit is named.
+    Args:
+        root: the clone.
+        folder: where the committed code is unpacked.
+        uncommitted: take the files as they are, and name no commit, where the code has changed since.
+        paths: of the clone, what is taken; changes elsewhere do not count.
+
+    Raises:
+        SourceError: the code has changed since, or git cannot tell, and not `uncommitted`.
     """
     if not uncommitted and not (root / ".git").exists() and not _is_tracked(root):
         return Sources(root, None)
-    status = git(root, "status", "--porcelain", "--untracked-files=all", "--", *paths)
-    head = git(root, "rev-parse", "HEAD")
-    packed = git(root, "-c", "core.autocrlf=false", "archive", "--format=zip", "HEAD", "--", *paths)
+    status = git(root, ["status", "--porcelain", "--untracked-files=all", "--", *paths])
+    head = git(root, ["rev-parse", "HEAD"])
+    packed = git(root, ["-c", "core.autocrlf=false", "archive", "--format=zip", "HEAD", "--", *paths])
     if status == b"" and head and packed:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             archive.extractall(folder)
         return Sources(folder, head.decode().strip())
     if uncommitted:
         return Sources(root, None)
-    changed = ", ".join(line[3:] for line in (status or b"").decode(errors="replace").splitlines())
-    found = f"changes in {changed}" if changed else "no commit that git can read"
-    wanted = "wanted the bundle's code as a commit has it; commit it, or build with --uncommitted"
-    raise SourceError(f"{root}: found {found}, {wanted}")
+    changed = [line[3:] for line in (status or b"").decode(errors="replace").splitlines()]
+    more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
+    reported = f"changes in {', '.join(changed[:LISTED])}{more}" if changed else "no commit that git can read"
+    raise SourceError(root, reported, "commit it, or build with --uncommitted")
 
 
 def _is_tracked(root: Path) -> bool:
-    """Say whether a larger repository holds the project: one that only surrounds an unpacked archive does not."""
-    return git(root, "ls-files", "--error-unmatch", "setup.cfg") is not None
+    """Whether a larger repository holds the project: one that only surrounds an unpacked archive does not."""
+    return git(root, ["ls-files", "--error-unmatch", "setup.cfg"]) is not None
 
 
-def git(root: Path, *words: str) -> bytes | None:
-    """Give what git prints; None where there is no git, or it fails."""
+def git(root: Path, words: Sequence[str]) -> bytes | None:
+    """Return what git prints; None where there is no git, or it fails."""
     try:
         answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True)
     except FileNotFoundError:

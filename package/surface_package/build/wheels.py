@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from surface_kernel import disk
 from surface_kernel.networks.architecture import LIBRARIES, Architecture
 
 PINS = Path(__file__).resolve().parents[2] / "wheels.txt"
@@ -23,21 +24,23 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class WheelError(ValueError):
-    """A wheel that cannot be had as it is pinned; the message names it, what was found and what was wanted."""
+    """A wheel that cannot be had as it is pinned; the message names it and what was expected."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """One line of wheels.txt: a wheel's file name, which says all about it, and its sha256."""
+    """One line of wheels.txt."""
 
     filename: str
+    """Of the wheel: it says name, version, Python and platform."""
     sha256: str
+    """Of the file."""
 
     def __post_init__(self) -> None:
         if not _FILENAME.fullmatch(self.filename):
-            raise WheelError(f"found {self.filename!r}, wanted the file name of a wheel for Python 3")
+            raise WheelError(f"expected the file name of a wheel for Python 3, got {self.filename!r}")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise WheelError(f"{self.filename}: found the sha256 {self.sha256!r}, wanted 64 hexadecimal digits")
+            raise WheelError(f"{self.filename}: expected a sha256 of 64 hexadecimal digits, got {self.sha256!r}")
 
     @property
     def requirement(self) -> str:
@@ -68,11 +71,11 @@ def read_pins(path: Path = PINS) -> list[Pin]:
     for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
         if words and len(words) != 2:
-            raise WheelError(f"{path}:{number}: found {line!r}, wanted a file name and its sha256")
+            raise WheelError(f"{path}:{number}: expected a file name and its sha256, got {line!r}")
         if words:
             pins.append(Pin(*words))
     if not pins:
-        raise WheelError(f"{path}: found no pinned wheel, wanted one a line; run from a clone of the project")
+        raise WheelError(f"{path}: expected a pinned wheel in each line, got none; run from a clone of the project")
     return pins
 
 
@@ -81,10 +84,10 @@ def needed(pins: list[Pin], architectures: Iterable[Architecture]) -> list[Pin]:
 
     Raises WheelError when a library that one of them is built from is not pinned.
     """
-    wanted = {architecture.library for architecture in architectures}
-    if missing := wanted - {pin.name for pin in pins}:
-        raise WheelError(f"found no wheel of {', '.join(sorted(missing))}, wanted it in package/wheels.txt")
-    return [pin for pin in pins if pin.name in wanted or pin.name not in LIBRARIES]
+    used = {architecture.library for architecture in architectures}
+    if missing := used - {pin.name for pin in pins}:
+        raise WheelError(f"package/wheels.txt: expected a wheel of {', '.join(sorted(missing))}, got none")
+    return [pin for pin in pins if pin.name in used or pin.name not in LIBRARIES]
 
 
 def requirements(pins: list[Pin]) -> list[str]:
@@ -103,7 +106,8 @@ def pythons(pins: list[Pin]) -> list[str]:
             offered.setdefault(pin.requirement, set()).add(pin.python)
     common = set.intersection(*offered.values()) if offered else set()
     if not common:
-        raise WheelError(f"found wheels for {offered}, wanted at least one Python that all of them are compiled for")
+        expected = "expected at least one Python that all wheels are compiled for"
+        raise WheelError(f"package/wheels.txt: {expected}, got {offered}")
     return sorted(common, key=lambda python: int(python.split(".")[1]))
 
 
@@ -112,7 +116,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vesuvius-surface" / "wheels"
 
 
-def gather(pins: list[Pin], folder: Path, offline: bool = False) -> list[Path]:
+def gather(pins: list[Pin], folder: Path, *, offline: bool = False) -> list[Path]:
     """Return the pinned wheels' paths in `folder`, fetching with pip those that are not there.
 
     Raises WheelError when one is missing and `offline`, cannot be fetched, or has another sha256 than its pin.
@@ -122,8 +126,8 @@ def gather(pins: list[Pin], folder: Path, offline: bool = False) -> list[Path]:
         if path.is_file() and _sha256(path.read_bytes()) == pin.sha256:
             continue
         if offline:
-            found = "another sha256 than its pin" if path.is_file() else "no such file"
-            raise WheelError(f"{path}: found {found}, wanted it in the cache; build once without --offline")
+            got = "another sha256" if path.is_file() else "no such file"
+            raise WheelError(f"{path}: expected the pinned wheel in the cache, got {got}; build once without --offline")
         _fetch(pin, folder)
     return [folder / pin.filename for pin in pins]
 
@@ -138,16 +142,16 @@ def _fetch(pin: Pin, folder: Path) -> None:
         pip = subprocess.run([*command, pin.requirement], capture_output=True, encoding="utf-8", errors="replace")
         fetched = Path(temporary) / pin.filename
         if not fetched.is_file():
-            said = " ".join(line for line in pip.stderr.splitlines() if line.startswith("ERROR"))
+            why = " ".join(line for line in pip.stderr.splitlines() if line.startswith("ERROR"))
             others = sorted(path.name for path in Path(temporary).iterdir())
-            found = f"{others} instead" if others else f"nothing to download ({said or f'pip exited {pip.returncode}'})"
-            raise WheelError(
-                f"{pin.filename}: found {found}, wanted this file; check the network and package/wheels.txt"
-            )
-        digest = _sha256(fetched.read_bytes())
-        if digest != pin.sha256:
-            raise WheelError(f"{pin.filename}: found sha256 {digest}, wanted {pin.sha256} as package/wheels.txt says")
-        fetched.replace(folder / pin.filename)
+            got = str(others) if others else f"nothing ({why or f'pip: exit code {pip.returncode}'})"
+            advice = "check the network and package/wheels.txt"
+            raise WheelError(f"{pin.filename}: expected this file from pip, got {got}; {advice}")
+        content = fetched.read_bytes()
+        if (digest := _sha256(content)) != pin.sha256:
+            expected = f"expected sha256 {pin.sha256} as in package/wheels.txt"
+            raise WheelError(f"{pin.filename}: {expected}, got {digest}; do not use it")
+        disk.put(folder / pin.filename, content)
 
 
 def modules_of(package: Path) -> list[Path]:
@@ -163,18 +167,9 @@ def write_wheel(package: Path, version: str, folder: Path) -> Path:
     """
     sources = modules_of(package)
     if not sources:
-        raise WheelError(f"{package}: found no Python file, wanted a package; run from a clone of the project")
-    info = f"{package.name}-{version}.dist-info"
-    name = package.name.replace("_", "-")
+        raise WheelError(f"{package}: expected a package, got no Python file; run from a clone of the project")
     members = {f"{package.name}/{path.relative_to(package).as_posix()}": path.read_bytes() for path in sources}
-    members[f"{info}/METADATA"] = (
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nLicense: MIT\nRequires-Python: >=3.11\n".encode()
-    )
-    members[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: surface_package\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    )
-    record = [f"{member},{_record_hash(content)},{len(content)}" for member, content in sorted(members.items())]
-    members[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
+    members |= _dist_info(package.name, version, members)
     wheel = folder / f"{package.name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as archive:
         for member, content in sorted(members.items()):
@@ -182,6 +177,19 @@ def write_wheel(package: Path, version: str, folder: Path) -> Path:
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, content)
     return wheel
+
+
+def _dist_info(package: str, version: str, members: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the three files that make a wheel of a package's members."""
+    info = f"{package}-{version}.dist-info"
+    name = f"Name: {package.replace('_', '-')}\nVersion: {version}"
+    made = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\n{name}\nLicense: MIT\nRequires-Python: >=3.11\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: surface_package\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    listed = sorted({**members, **made}.items())
+    record = [f"{member},{_record_hash(content)},{len(content)}" for member, content in listed]
+    return made | {f"{info}/RECORD": "\n".join([*record, f"{info}/RECORD,,", ""]).encode()}
 
 
 def _sha256(content: bytes) -> str:

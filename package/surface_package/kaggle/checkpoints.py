@@ -1,8 +1,8 @@
-"""A training's folder on its way to Kaggle and back: which of its files travel, under which name, and how far it is.
+"""A run folder on its way to Kaggle and back: which of its files travel, under which name, and how far it is.
 
 A run travels flat, as the client skips folders, and its only folder stays behind: `fit` writes events/ again from
-log.csv. So what `kaggle datasets download OWNER/SLUG --unzip -p DIR` brings is a run: `fit --resume --out DIR` goes on
-with it, and `build --weights DIR` takes its weights.
+log.csv. So what `kaggle datasets download OWNER/SLUG --unzip -p DIR` brings is a run: `fit --resume --out DIR` resumes
+it, and `build --weights DIR` takes its weights.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ from surface_kernel.networks import weights as kernel_weights
 from surface_package.build import leaks, manifest
 from surface_package.build.bundle import WEIGHTS
 from surface_package.kaggle import upload
-from surface_package.kaggle.delivery import DeliveryError, Patience
-from surface_package.kaggle.upload import Sent
+from surface_package.kaggle.delivery import DeliveryError, Polling
+from surface_package.kaggle.upload import SentDataset, Upload
 from surface_package.kaggle.waiting import say
-from surface_package.target import Target, read_target
+from surface_package.target import Target, is_public, read_target
 
 SETTINGS, STATE = "settings.toml", "state.safetensors"  # as `fit` leaves them
 SLUG_LIMIT = 50  # characters, for Kaggle; 6 at least
@@ -33,21 +33,23 @@ _TEXTS = (".toml", ".json", ".csv")
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run has come: its step, and whether it is finished: it has no more steps to take, and was checked."""
+class RunProgress:
+    """How far a run is."""
 
     step: int
+    """That it has reached."""
     finished: bool
+    """Whether it has no more steps to take, and was validated."""
 
 
 def files(run: Path) -> dict[str, Path]:
-    """Give the files of a run that travel, by name. Raises DeliveryError where it is none, or one may not be shown."""
+    """Return the files of a run that travel, by name. Raises DeliveryError for no run or a file with secrets."""
     if missing := [name for name in (SETTINGS, STATE) if not (run / name).is_file()]:
         raise DeliveryError(f"{run} has no {' and no '.join(missing)}. Name the folder of a training that `fit` made.")
-    found = {path.name: path for path in sorted(run.iterdir()) if path.is_file() and path.suffix != disk.PARTIAL}
-    for path in found.values():
+    travelling = {path.name: path for path in sorted(run.iterdir()) if path.is_file() and path.suffix != disk.PARTIAL}
+    for path in travelling.values():
         _refuse_leaks(path)
-    return found
+    return travelling
 
 
 def _refuse_leaks(path: Path) -> None:
@@ -75,23 +77,23 @@ def _metadata(path: Path) -> dict[str, str]:
         raise DeliveryError(f"{path} is no readable safetensors file: {error}. Take the run from its source.") from None
 
 
-def progress(run: Path) -> Progress:
-    """Read how far a run has come. Raises DeliveryError where that cannot be read."""
+def progress(run: Path) -> RunProgress:
+    """Read how far a run is. Raises DeliveryError where that cannot be read."""
     path = run / STATE
     try:
         step = int(json.loads(_metadata(path)["progress"])["step"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DeliveryError(f"{path} tells of no step: {error!r}. Take the run from its source.") from error
-    return Progress(step, _shipped(run).get("finished") is True)
+        raise DeliveryError(f"{path} names no step: {error!r}. Take the run from its source.") from error
+    return RunProgress(step, _shipped(run).get("finished") is True)
 
 
 def _shipped(run: Path) -> Mapping[str, Any]:
-    """Give what the weights to ship say of their run; nothing where there are none yet."""
+    """Return what the weights to ship say of their run; nothing where there are none yet."""
     return kernel_weights.describe(run / WEIGHTS).provenance if (run / WEIGHTS).is_file() else {}
 
 
 def slug(run: Path, ending: str) -> str:
-    """Give the slug of what belongs to a run: "surface-", its name as `fit` makes it, and the ending.
+    """Return the slug of what belongs to a run: "surface-", its name as `fit` makes it, and the ending.
 
     runs/unet_resnet18/fold_3 becomes surface-unet-resnet18-fold-3-checkpoint, another folder surface-NAME-checkpoint.
     A name that is too long is cut, and a digest of all of it is put behind.
@@ -106,41 +108,41 @@ def slug(run: Path, ending: str) -> str:
 
 
 def target_of(run: Path, root: Path) -> Target:
-    """Say where a run's checkpoints go: to the owner that kernel-metadata.json names, private whatever that says."""
+    """Return where a run's checkpoints go: to the owner that kernel-metadata.json names, private whatever that says."""
     path = root / "kernel-metadata.json"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    own = read_target(path, public=re.search(r'"is_private"\s*:\s*false', text) is not None)
+    own = read_target(path, public=is_public(path))
     owner = own.dataset.partition("/")[0]
     names = {"kernel": f"{owner}/{slug(run, TRAINING)}", "dataset": f"{owner}/{slug(run, CHECKPOINT)}"}
     return replace(own, **names, public=False)
 
 
 def record_path(run: Path) -> Path:
-    """Give where it is kept what of a run was sent: beside the run, not in it."""
+    """Return where it is kept what of a run was sent: beside the run, not in it."""
     return run.with_name(run.name + ".published.json")
 
 
-def send(run: Path, target: Target, patience: Patience) -> Sent:
-    """See that the newest version of the run's dataset is the run as it is here, and ready."""
+def send(run: Path, target: Target, polling: Polling) -> SentDataset:
+    """Make the run as it is here the newest version of its dataset, ready to be mounted."""
     path = record_path(run)
     try:
-        sent = Sent(**json.loads(path.read_bytes()))
+        sent = SentDataset(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
-        sent = Sent()
+        sent = SentDataset()
 
-    def keep(known: Sent) -> None:
+    def keep(known: SentDataset) -> None:
         disk.put(path, (json.dumps(asdict(known), indent=2) + "\n").encode())
 
     chosen, reached = files(run), progress(run)
     say(f"run {run}: step {reached.step}, {'finished' if reached.finished else 'not finished'}")
-    return upload.send(target, chosen, f"step {reached.step}", sent, patience, keep)
+    asked = Upload(target=target, files=chosen, words=f"step {reached.step}", polling=polling)
+    return upload.send(asked, sent, keep)
 
 
-def publish(run: Path, root: Path, patience: Patience) -> None:
-    """Bring a run to Kaggle, and say how to take it from there."""
+def publish(run: Path, root: Path, polling: Polling) -> None:
+    """Bring a run to Kaggle, and print how to take it from there."""
     target = target_of(run, root)
-    send(run, target, patience)
-    say("To go on with it anywhere, or to build a bundle of it:")
+    send(run, target, polling)
+    say("To resume it anywhere, or to build a bundle of it:")
     fold = _shipped(run).get("fold", "K")
     for line in (
         f"kaggle datasets download {target.dataset} --unzip -p DIR",

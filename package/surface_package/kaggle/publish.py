@@ -11,55 +11,52 @@ from dataclasses import replace
 from pathlib import Path
 
 from surface_package.build.manifest import ManifestError, sha256
-from surface_package.kaggle import board, client, training, upload
+from surface_package.kaggle import answers, board, client, upload
 from surface_package.kaggle.delivery import Delivery, DeliveryError, check_rehearsed, check_whole, message, staged
-from surface_package.kaggle.output import check_origin, check_stray, check_submission, check_verdict
-from surface_package.kaggle.record import Record
-from surface_package.kaggle.upload import Sent
-from surface_package.kaggle.waiting import say, wait
+from surface_package.kaggle.output import check_result, check_stray, check_submission
+from surface_package.kaggle.publish_record import PublishRecord
+from surface_package.kaggle.training import command as training
+from surface_package.kaggle.upload import SentDataset, Upload
+from surface_package.kaggle.waiting import say, wait_for_run
 from surface_package.target import CODE_FILE, Target, TargetError, read_target
 
 
-def send_dataset(delivery: Delivery, target: Target, record: Record) -> Record:
-    """See that the dataset's current version is this bundle and ready: create it, add a version, or find it done."""
+def send_dataset(delivery: Delivery, target: Target, record: PublishRecord) -> PublishRecord:
+    """Make this bundle the dataset's current version, ready to be mounted; do nothing where it is that already."""
 
-    def keep(sent: Sent) -> None:
+    def keep(sent: SentDataset) -> None:
         nonlocal record
         record = record.uploaded(sent).write(delivery)
 
-    upload.send(target, delivery.files(), message(delivery), record.sent, delivery, keep)
+    asked = Upload(target=target, files=delivery.files(), words=message(delivery), polling=delivery)
+    upload.send(asked, record.sent, keep)
     return record
 
 
-def send_kernel(delivery: Delivery, target: Target, record: Record, folder: Path) -> Record:
-    """See that the kernel's last version is this script over this bundle, and that it ran well.
+def send_kernel(delivery: Delivery, target: Target, record: PublishRecord, *, folder: Path) -> PublishRecord:
+    """Make this script over this bundle the kernel's last version, and wait until it ran well.
 
-    A record that tells of a push tells of no dataset sent after it: sending one begins a new record.
+    A record of a push is of one after the dataset's: sending a dataset begins a new record. folder: what is pushed.
     """
     pushed = [(folder / name).read_bytes() for name in ("kernel-metadata.json", CODE_FILE)]
     key = hashlib.sha256(b"\0".join(pushed)).hexdigest()
     if record.kernel_version is not None and record.kernel_sha256 == key:
         say(f"kernel {target.kernel}: version {record.kernel_version} was pushed already")
     else:
-        version = client.pushed_version(client.ask(target.push_kernel(folder), delivery.timeout_s))
+        version = answers.pushed_version(client.ask(target.push_kernel(folder), delivery.timeout_s))
         record = record.pushed(key, version).write(delivery)
         say(f"kernel {target.kernel}: pushed as version {version}, https://www.kaggle.com/code/{target.kernel}")
-        time.sleep(delivery.poll_s)  # until Kaggle knows of the run: asked at once, it may tell of the version before
+        time.sleep(delivery.poll_s)  # until Kaggle knows of the run: asked at once, it may report the version before
     if not record.output_sha256:
         wait_for_kernel(delivery, target, record)
     return record
 
 
-def wait_for_kernel(delivery: Delivery, target: Target, record: Record) -> None:
+def wait_for_kernel(delivery: Delivery, target: Target, record: PublishRecord) -> None:
     """Wait until the run is over; raises DeliveryError, and forgets the push, unless it ended well."""
-    status, failure = "", ""
-
-    def look() -> tuple[str, bool]:
-        nonlocal status, failure
-        status, failure = client.kernel_status(client.ask(target.ask_kernel(), delivery.timeout_s))
-        return status, status in ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
-
-    wait(delivery, "kernel", look)
+    status, failure = wait_for_run(
+        delivery, "kernel", lambda: answers.kernel_status(client.ask(target.ask_kernel(), delivery.timeout_s))
+    )
     if status != "COMPLETE":
         replace(record, kernel_version=None).write(delivery)
         fetched = "" if fetch_output(delivery, target) else f", in {delivery.beside('.output')} or by"
@@ -71,7 +68,7 @@ def wait_for_kernel(delivery: Delivery, target: Target, record: Record) -> None:
 
 
 def fetch_output(delivery: Delivery, target: Target) -> client.ClientError | None:
-    """Fetch what the run left, and its log, to BUNDLE.output, in place of an earlier run's; give why it did not come.
+    """Fetch what the run left, and its log, to BUNDLE.output, in place of an earlier run's; return why it did not come.
 
     The folder is replaced only when all has come.
     """
@@ -81,20 +78,19 @@ def fetch_output(delivery: Delivery, target: Target) -> client.ClientError | Non
     if answer.code != 0 or not partial.is_dir():
         return answer.error("the kernel's output did not come")
     shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    partial.rename(folder)
     return None
 
 
-def take_output(delivery: Delivery, target: Target, record: Record) -> Record:
-    """Fetch what the run left to BUNDLE.output, and judge its submission.zip."""
+def take_output(delivery: Delivery, target: Target, record: PublishRecord) -> PublishRecord:
+    """Fetch what the run left to BUNDLE.output, and check its log and its submission.zip."""
     folder = delivery.beside(".output")
     path = folder / "submission.zip"
     here = record.output_sha256 and path.is_file() and sha256(path) == record.output_sha256
-    if not here and (lost := fetch_output(delivery, target)):
-        raise lost
+    if not here and (error := fetch_output(delivery, target)):
+        raise error
     try:
-        check_origin(folder, record.manifest_sha256)
-        check_verdict(folder)
+        check_result(folder, record.manifest_sha256)
         check_stray(folder)
         masks = check_submission(path)
     except zipfile.BadZipFile as error:
@@ -107,14 +103,14 @@ def take_output(delivery: Delivery, target: Target, record: Record) -> Record:
 
 
 def publish(delivery: Delivery) -> None:
-    """The whole way. Raises TargetError, ManifestError, DeliveryError or ClientError, each saying what to do."""
+    """Go from bundle to score. Raises TargetError, ManifestError, DeliveryError, ClientError, each with what to do."""
     target = read_target(delivery.root / "kernel-metadata.json", delivery.public)
     check_rehearsed(delivery)
     check_whole(delivery)
     say(f"bundle {delivery.bundle}: verified and rehearsed, {message(delivery)}")
-    record = send_dataset(delivery, target, Record.read(delivery, target))
+    record = send_dataset(delivery, target, PublishRecord.read(delivery, target))
     with staged(delivery) as folder:
-        record = send_kernel(delivery, target, record, folder)
+        record = send_kernel(delivery, target, record, folder=folder)
     record = take_output(delivery, target, record)
     if delivery.submit or record.submitted:
         board.submit(delivery, target, record)
@@ -142,13 +138,15 @@ def show_plan(delivery: Delivery) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `python -m surface_package publish` takes."""
+    """Add the options of `python -m surface_package publish`."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", nargs="?", help="a rehearsed bundle")
     training.add_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print every command and file, run nothing")
     parser.add_argument("--public", action="store_true", help="let everybody see dataset and kernel")
     parser.add_argument("--submit", action="store_true", help="spend a submission on the checked run, show its score")
-    parser.add_argument("--timeout-s", type=float, default=3600, metavar="S", help="longest wait for one step [3600]")
+    parser.add_argument(
+        "--timeout-s", type=float, default=3600, metavar="S", help="longest wait for one step, in seconds [3600]"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -158,16 +156,20 @@ def run(arguments: argparse.Namespace) -> int:
             training.run(arguments)
             return 0
         if arguments.bundle is None or arguments.fold:
-            raise DeliveryError("Give a BUNDLE, or --checkpoints RUN, or --training FILE.toml --fold K.")
-        bundle = arguments.bundle.resolve()
-        delivery = Delivery(bundle, public=arguments.public, submit=arguments.submit, timeout_s=arguments.timeout_s)
+            raise DeliveryError("Name a BUNDLE, or --checkpoints RUN, or --training FILE.toml --fold K.")
+        delivery = Delivery(
+            bundle=arguments.bundle.resolve(),
+            public=arguments.public,
+            submit=arguments.submit,
+            timeout_s=arguments.timeout_s,
+        )
         (show_plan if arguments.dry_run else publish)(delivery)
     except (TargetError, ManifestError, DeliveryError, client.ClientError) as error:
         print(f"publish: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
-            "publish: interrupted. Run publish again to go on; what runs on Kaggle goes on by itself.", file=sys.stderr
+            "publish: interrupted. Run publish again to resume; what runs on Kaggle continues there.", file=sys.stderr
         )
         return 130
     return 0

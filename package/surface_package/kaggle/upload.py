@@ -1,4 +1,4 @@
-"""A set of files as a dataset's newest version on Kaggle: sent once, known again by its digest, waited for."""
+"""A set of files as a dataset's newest version on Kaggle: sent once, recognised by its digest, waited for."""
 
 import hashlib
 import json
@@ -12,79 +12,108 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surface_package.build.manifest import sha256
-from surface_package.kaggle import client
-from surface_package.kaggle.delivery import DeliveryError, Patience
+from surface_package.kaggle import answers, client
+from surface_package.kaggle.answers import DatasetState
+from surface_package.kaggle.delivery import DeliveryError, Polling
 from surface_package.kaggle.waiting import say, wait
 from surface_package.target import DATASET_FILE, Target, dataset_metadata
 
 
-@dataclass(frozen=True)
-class Sent:
-    """What was sent last, and where to: the files' digest, and Kaggle's version numbers, None while unknown."""
+@dataclass(frozen=True, kw_only=True)
+class SentDataset:
+    """What was sent last, and where to."""
 
     dataset: str = ""
+    """As "owner/slug"."""
     digest: str = ""
+    """Of the files."""
     version_before: int | None = None
+    """Kaggle's number of the dataset's version before this one; None while unknown."""
     version: int | None = None
+    """Kaggle's number of this one; None while unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """What is to be a dataset's newest version."""
+
+    target: Target
+    files: Mapping[str, Path]
+    """By their names there."""
+    words: str
+    """What the version is called."""
+    polling: Polling
+
+    def unsent(self) -> SentDataset:
+        """Return what is known before anything was sent."""
+        return SentDataset(dataset=self.target.dataset, digest=digest(self.files))
+
+    def state(self) -> DatasetState:
+        """Ask Kaggle for the dataset's status and version."""
+        return answers.dataset_state(client.ask(self.target.ask_dataset(), self.polling.timeout_s))
 
 
 def digest(files: Mapping[str, Path]) -> str:
-    """Give a sha256 that stands for these files, by name and content."""
+    """Return a sha256 that stands for these files, by name and content."""
     listed = {name: sha256(path) for name, path in files.items()}
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
 
 
-def send(
-    target: Target,
-    files: Mapping[str, Path],
-    words: str,
-    sent: Sent,
-    patience: Patience,
-    keep: Callable[[Sent], None],
-) -> Sent:
-    """See that the dataset's current version holds these files and is ready; create it, add a version, or find it done.
+def send(upload: Upload, sent: SentDataset, keep: Callable[[SentDataset], None]) -> SentDataset:
+    """Make the files the dataset's current version, ready to be mounted; do nothing where they are that already.
 
-    sent: what is known of the last time; `keep` is given what is known now, after each step. Raises ClientError and
-    DeliveryError.
+    Args:
+        upload: the files and where they go.
+        sent: what is known of the last time.
+        keep: called with what is known now, after each step.
+
+    Raises:
+        ClientError, DeliveryError: with what to do.
     """
-    wanted = Sent(target.dataset, digest(files))
-    state = client.dataset_state(client.ask(target.ask_dataset(), patience.timeout_s))
-    if (sent.dataset, sent.digest) != (wanted.dataset, wanted.digest) or state.status == "absent":
-        sent = wanted
+    unsent, state = upload.unsent(), upload.state()
+    if (sent.dataset, sent.digest) != (unsent.dataset, unsent.digest) or state.status == "absent":
+        sent = unsent
     if sent.version is not None and (sent.version, "ready") == (state.version, state.status):
-        say(f"dataset {target.dataset}: version {state.version} holds these files already")
+        say(f"dataset {sent.dataset}: version {state.version} holds these files already")
         return sent
     if sent.version_before is None or sent.version not in (None, state.version):
-        size_mb = sum(path.stat().st_size for path in files.values()) / 1e6
-        first = state.status == "absent"
-        kept = "who may see it stays as set on the site"
-        what = "not there yet, creating it" if first else f"at version {state.version}, adding one, {kept}"
-        say(f"dataset {target.dataset}: {what} ({len(files)} files, {size_mb:.1f} MB)")
-        with staged(target, files) as folder:
-            asked = target.create_dataset(folder) if first else target.version_dataset(folder, words)
-            client.check_upload(client.ask(asked, patience.timeout_s, show=True), list(files))
-        sent = replace(wanted, version_before=state.version)
+        _send_files(upload, state)
+        sent = replace(unsent, version_before=state.version)
         keep(sent)
-    return _ready(target, sent, patience, keep)
+    return _wait_until_ready(upload, sent, keep)
 
 
-def _ready(target: Target, sent: Sent, patience: Patience, keep: Callable[[Sent], None]) -> Sent:
+def _send_files(upload: Upload, state: DatasetState) -> None:
+    target, files = upload.target, upload.files
+    size_mb = sum(path.stat().st_size for path in files.values()) / 1e6
+    first = state.status == "absent"
+    kept = "who may see it stays as set on the site"
+    what = "not there yet, creating it" if first else f"at version {state.version}, adding one, {kept}"
+    say(f"dataset {target.dataset}: {what} ({len(files)} files, {size_mb:.1f} MB)")
+    with staged(target, files) as folder:
+        command = target.create_dataset(folder) if first else target.version_dataset(folder, upload.words)
+        answers.check_upload(client.ask(command, upload.polling.timeout_s, show=True), list(files))
+
+
+def _wait_until_ready(upload: Upload, sent: SentDataset, keep: Callable[[SentDataset], None]) -> SentDataset:
     """Wait until the version that was sent can be mounted; "ready" of the version before it does not count."""
-    state = client.DatasetState("absent", 0)
+    state = DatasetState("absent", 0)
 
     def look() -> tuple[str, bool]:
         nonlocal state
-        state = client.dataset_state(client.ask(target.ask_dataset(), patience.timeout_s))
+        state = upload.state()
         if state.status in ("failed", "deleted"):
             return state.status, True
         if 0 < state.version <= (sent.version_before or 0):
             return f"version {state.version}, the one before", False
         return state.status, state.status == "ready"
 
-    wait(patience, "dataset", look)
+    wait(upload.polling, "dataset", look)
     if state.status != "ready":
-        keep(Sent())
-        raise DeliveryError(f"dataset {target.dataset} came out {state.status!r}. Run publish again: it sends it anew.")
+        keep(SentDataset())
+        raise DeliveryError(
+            f"dataset {sent.dataset} came out {state.status!r}. Run publish again: it sends it once more."
+        )
     sent = replace(sent, version=state.version)
     keep(sent)
     return sent
@@ -92,9 +121,9 @@ def _ready(target: Target, sent: Sent, patience: Patience, keep: Callable[[Sent]
 
 @contextmanager
 def staged(target: Target, files: Mapping[str, Path]) -> Iterator[Path]:
-    """Give a folder, for the length of the block, of what `datasets` uploads: these files, flat, and the metadata.
+    """Yield a folder of what `datasets` uploads: these files, flat, and the metadata. It is removed afterwards.
 
-    It lies beside the first of them, so that hard links can stand for gigabytes.
+    It is beside the first of them, so that hard links can stand for gigabytes.
     """
     beside = next(iter(files.values())).resolve().parent.parent
     with tempfile.TemporaryDirectory(dir=beside, prefix=".publish-") as temporary:

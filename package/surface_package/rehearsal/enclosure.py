@@ -1,7 +1,7 @@
 """Run a command as in Kaggle's container: own mounts, no network, everything read-only but output and scratch.
 
 `Enclosure.command` starts this file through `unshare`, as a script: it sees the standard library only. It builds a
-new root, in which all that the machine has lies read-only, with /kaggle beside it:
+new root, in which all that the machine has is read-only, with /kaggle beside it:
 
     /kaggle/input      the folder prepared for it, with the competition mounted inside, read-only
     /kaggle/src        the script, read-only
@@ -25,19 +25,22 @@ _BIND, _RECURSIVE = 0x1000, 0x4000
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _READ_ONLY = 442, -100, 0x8000, 1  # Linux 5.12 and newer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Enclosure:
-    """What the command will see. root: an empty folder to build the new root on; mounts: what is mounted in `input`.
-
-    A key of `mounts` is an empty folder's place inside of `input`, its value the folder to be seen there.
-    """
+    """What the command will see."""
 
     root: Path
+    """An empty folder to build the new root on."""
     input: Path
+    """Seen as /kaggle/input."""
     working: Path
+    """Seen as /kaggle/working."""
     scratch: Path
+    """Seen as /kaggle/tmp."""
     source: Path
+    """Seen as /kaggle/src."""
     mounts: dict[str, str]
+    """By an empty folder's place inside of `input`, the folder to be seen there."""
 
     def command(self, inner: list[str]) -> list[str]:
         """Return the command line that runs `inner` inside."""
@@ -54,7 +57,7 @@ class Enclosure:
 
 
 def possible() -> bool:
-    """Say whether this machine allows a user mount and network namespaces of their own, by building one enclosure."""
+    """Whether this machine allows a user mount and network namespaces of their own: builds one enclosure to see."""
     if not shutil.which("unshare"):
         return False
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +108,8 @@ def _mount(source: str | Path, target: Path, kind: str | None = None, flags: int
 def _set_read_only(target: Path, read_only: bool) -> None:
     """Make a mount and all below it read-only, or one mount writable again."""
     libc = ctypes.CDLL(None, use_errno=True)
-    change = _MountAttributes(_READ_ONLY if read_only else 0, 0 if read_only else _READ_ONLY, 0, 0)
+    attr_set, attr_clr = (_READ_ONLY, 0) if read_only else (0, _READ_ONLY)
+    change = _MountAttributes(attr_set=attr_set, attr_clr=attr_clr)
     reach = _AT_RECURSIVE if read_only else 0
     size = ctypes.sizeof(change)
     if libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), reach, ctypes.byref(change), size):

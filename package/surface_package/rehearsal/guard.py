@@ -31,7 +31,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Refused(PermissionError):
-    """What a process tried and may not do."""
+    """A process tried what it may not do."""
 
 
 def install_into(site: Path, writable: Iterable[Path], log: Path) -> None:
@@ -50,13 +50,13 @@ def install(writable: list[str], log: str) -> None:
         if what:
             with Path(log).open("a", encoding="utf-8") as lines:
                 lines.write(what + "\n")
-            raise Refused(f"the rehearsal allows no such thing: {what}")
+            raise Refused(f"refused by the rehearsal: {what}")
 
     sys.addaudithook(hook)
 
 
 def forbidden(event: str, arguments: tuple[Any, ...], writable: list[str]) -> str | None:
-    """Say what an audit event is about to do that it may not; None where it may."""
+    """Return what an audit event is about to do that it may not; None where it may."""
     if event == "open":
         path, _, flags = arguments
         writes = isinstance(flags, int) and flags & _WRITING
@@ -77,7 +77,7 @@ def forbidden(event: str, arguments: tuple[Any, ...], writable: list[str]) -> st
 
 
 def _inside(path: Any, directory: int | None, writable: list[str]) -> bool:
-    """Say whether a path is one of the folders or files, or lies below; `directory` is an open one it starts from."""
+    """Whether a path is one of the folders or files, or below one; `directory` is an open one that it starts from."""
     if isinstance(path, int):  # a file that is open already
         return True
     start = Path(f"/proc/self/fd/{directory}") if directory is not None and directory >= 0 else Path()

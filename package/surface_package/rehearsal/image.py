@@ -1,6 +1,7 @@
 """The running Python with only what Kaggle preinstalls: a bare environment of links to what kaggle_image.txt names."""
 
 import re
+import sys
 import venv
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,12 +14,14 @@ class ImageError(RuntimeError):
     """A Python that cannot stand for Kaggle's."""
 
 
-@dataclass(frozen=True)
-class Image:
-    """python: the interpreter to run. site: where it looks for packages."""
+@dataclass(frozen=True, kw_only=True)
+class PythonImage:
+    """A Python environment that stands for Kaggle's."""
 
     python: Path
+    """The interpreter to run."""
     site: Path
+    """Where it looks for packages."""
 
 
 def read_names(path: Path = LISTED) -> tuple[list[str], set[str]]:
@@ -27,25 +30,27 @@ def read_names(path: Path = LISTED) -> tuple[list[str], set[str]]:
     names = [line.partition("#")[0].strip() for line in lines]
     shown = [_normal(name) for name in names if name and not name.startswith("!")]
     if not shown:
-        raise ImageError(f"{path}: found no names, wanted what Kaggle preinstalls; run from a clone of the project")
+        raise ImageError(
+            f"{path}: expected the names of what Kaggle preinstalls, got none; run from a clone of the project"
+        )
     return shown, {_normal(name[1:]) for name in names if name.startswith("!")}
 
 
-def make(folder: Path, listed: Path = LISTED) -> Image:
+def make(folder: Path, listed: Path = LISTED) -> PythonImage:
     """Make the environment in a new folder. Raises ImageError when pip, which Kaggle has, is not installed here."""
     shown, hidden = read_names(listed)
     visible = closure(shown, hidden)
     if "pip" not in visible:
-        raise ImageError("found no pip in this Python, wanted it as on Kaggle; run `python -m ensurepip`")
+        raise ImageError(f"{sys.executable}: expected pip, as on Kaggle, got none; run `python -m ensurepip`")
     venv.create(folder, symlinks=True, with_pip=False)
     site = next(folder.glob("lib/python3*/site-packages"))
     for distribution in visible.values():
         link(distribution, site)
-    return Image(folder / "bin" / "python", site)
+    return PythonImage(python=folder / "bin" / "python", site=site)
 
 
 def absent(listed: Path = LISTED) -> list[str]:
-    """Return what Kaggle preinstalls and this Python has not, so that a rehearsal will not show it either."""
+    """Return what Kaggle preinstalls and this Python lacks, so that a rehearsal will not show it either."""
     shown, hidden = read_names(listed)
     visible = closure(shown, hidden)
     return [name for name in shown if name not in visible]
@@ -53,7 +58,7 @@ def absent(listed: Path = LISTED) -> list[str]:
 
 def closure(shown: list[str], hidden: set[str]) -> dict[str, metadata.Distribution]:
     """Return the installed distributions among `shown` and all that they depend on, without the hidden ones."""
-    found: dict[str, metadata.Distribution] = {}
+    visible: dict[str, metadata.Distribution] = {}
     waiting = [name for name in shown if name not in hidden]
     while waiting:
         name = waiting.pop()
@@ -61,21 +66,21 @@ def closure(shown: list[str], hidden: set[str]) -> dict[str, metadata.Distributi
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        found[name] = distribution
+        visible[name] = distribution
         for requirement in distribution.requires or ():
             needed = re.match(r"[A-Za-z0-9._-]+", requirement)
             # What is asked for by an extra is not there because of this distribution.
             if needed and not re.search(r"\bextra\s*==", requirement):
                 other = _normal(needed[0])
-                if other not in found and other not in hidden:
+                if other not in visible and other not in hidden:
                     waiting.append(other)
-    return found
+    return visible
 
 
 def link(distribution: metadata.Distribution, site: Path) -> None:
     """Link a distribution's folders and modules into `site`.
 
-    Scripts and .pth files are left out: the latter would add folders to the path that Kaggle has not.
+    Scripts and .pth files are left out: the latter would add folders to the path that Kaggle lacks.
     """
     tops = {file.parts[0] for file in distribution.files or ()}
     for top in tops - {"..", "__pycache__"}:

@@ -14,11 +14,15 @@ def budget_s() -> float:
     return float(runpy.run_path(str(manifest.submit_script()))["BUDGET_S"])
 
 
-def scaled_s(wall_s: float, voxels: int, seconds: Sequence[float], workers: int) -> float:
-    """Return the wall time of the hidden test, from that of a run over `voxels` voxels.
+def scaled_s(*, wall_s: float, voxels: int, seconds: Sequence[float], workers: int) -> float:
+    """Return the wall time of the hidden test, in seconds, from that of a run with data.
 
-    seconds: of every volume, that its networks took; the rest of the wall time is start-up and counted once. Where the
-    engine did not tell, all of it grows with the voxels. workers: devices that share the volumes.
+    Args:
+        wall_s: the run's.
+        voxels: of all its volumes.
+        seconds: of every volume, what its networks took; the rest of the wall time is start-up and counted once. Where
+            all are 0 the whole run grows with the voxels.
+        workers: devices that share the volumes.
     """
     work_s = sum(seconds) / workers
     if not work_s:
@@ -41,14 +45,12 @@ def memory_findings(peak_bytes: int) -> list[str]:
     """Return a finding where a run's process tree took more memory than Kaggle's machine has."""
     if peak_bytes <= MEMORY_BYTES:
         return []
-    found = f"found {peak_bytes / 1e9:.1f} GB at most in all processes"
-    return [
-        f"memory: {found}, wanted {MEMORY_BYTES / 1e9:.0f} GB as on Kaggle; take a smaller network or fewer members"
-    ]
+    expected = f"expected at most {MEMORY_BYTES / 1e9:.0f} GB in all processes, as on Kaggle"
+    return [f"memory: {expected}, got {peak_bytes / 1e9:.1f} GB; take a smaller network or fewer members"]
 
 
 def judge_time(expected_s: float, device: str) -> tuple[str, list[str]]:
-    """Say in a line how long the hidden test would take, with a finding where that is too long.
+    """Return a line on how long the hidden test would take, and a finding where that is too long.
 
     Of a run without a GPU it is no finding: it says nothing about Kaggle's.
     """
@@ -57,5 +59,5 @@ def judge_time(expected_s: float, device: str) -> tuple[str, list[str]]:
     if not device.startswith("cuda"):
         return f"{what}, of {budget_h:.1f} h, on {device}: no CUDA device, so no verdict on Kaggle's GPUs", []
     advice = "take fewer views or members, or Kaggle's run will leave some out"
-    finding = f"time: found that {what} on {device}, wanted {budget_h:.1f} h; {advice}"
+    finding = f"time: expected at most {budget_h:.1f} h, got: {what} on {device}; {advice}"
     return f"{what}, of {budget_h:.1f} h, on {device}", [finding] if expected_s > budget_s() else []

@@ -1,7 +1,7 @@
 """The competition as a rehearsal shows it: the volumes of a competition folder, and a small one made for it.
 
-The data may hold one shape only, as Kaggle's visible test does. Beside them the made volume, smaller than most tiles
-and no cube, has one process predict more than one shape; it is taken out of the submission that is kept.
+The data may hold one shape only, as Kaggle's visible test does. The made volume, smaller than most tiles and no cube,
+makes one process predict more than one shape; it is taken out of the submission that is kept.
 """
 
 import csv

@@ -5,14 +5,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from surface_package.build import manifest
+from surface_package.build import manifest, protocol
 from surface_package.rehearsal import bare
-from surface_package.rehearsal.image import Image
-from surface_package.rehearsal.stage import BUNDLE_AT, NESTED, Stage
+from surface_package.rehearsal.image import PythonImage
+from surface_package.rehearsal.sandbox import BUNDLE_AT, NESTED, Sandbox
 
 OLDEST = (3, 11)
 PROBE_LIMIT_S = 60
@@ -25,8 +25,8 @@ _CONDAS = (
     "~/miniforge3",
     "/opt/conda",
 )
-# Of version managers, of images that are made for building wheels, and of machines that run CI: where their Pythons'
-# programs lie. A variable that is not set leaves its line out.
+# Of version managers, of images that are made for building wheels, and of machines that run CI: where their Pythons
+# are. A variable that is not set leaves its line out.
 FOLDERS = (
     "$PYENV_ROOT/versions/*/bin",
     "~/.pyenv/versions/*/bin",
@@ -43,44 +43,45 @@ log = logging.getLogger("surface_package")
 
 
 class PythonError(RuntimeError):
-    """A Python that cannot be tried; the message says what was found and what was wanted."""
+    """A Python that cannot be tried; the message says what was expected and what there is."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that runs. version: "3.12.1", say."""
+    """A Python that runs."""
 
     path: Path
     version: str
+    """As "3.12.1"."""
 
     @property
     def minor(self) -> str:
-        """What wheels are made for: "3.12", say."""
+        """What wheels are made for, as "3.12"."""
         return ".".join(self.version.split(".")[:2])
 
 
 def find(given: Sequence[Path] = ()) -> dict[str, list[Interpreter]]:
     """Return the Pythons on this machine by minor version, those given first; not the one that runs this.
 
-    Each candidate is run: what a version manager puts on PATH may stand for a Python that is not there, and is told in
-    a line. Raises PythonError where that befalls a given one.
+    Each candidate is run: what a version manager puts on PATH may stand for a Python that is not there. One that does
+    not run is logged. Raises PythonError where it was given.
     """
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    found: dict[str, list[Interpreter]] = {}
+    usable: dict[str, list[Interpreter]] = {}
     for path in given:
         interpreter = ask(path)
         if interpreter.minor == here:
-            log.info("not tried: %s is Python %s, as the one that rehearses", path, interpreter.version)
-        found.setdefault(interpreter.minor, []).append(interpreter)
+            log.info("not tried: %s is Python %s, like the one that rehearses", path, interpreter.version)
+        usable.setdefault(interpreter.minor, []).append(interpreter)
     for path in candidates():
         try:
             interpreter = ask(path)
         except PythonError as error:
             log.info("not tried: %s", error)
             continue
-        found.setdefault(interpreter.minor, []).append(interpreter)
-    found.pop(here, None)
-    return dict(sorted(found.items(), key=lambda entry: int(entry[0].split(".")[1])))
+        usable.setdefault(interpreter.minor, []).append(interpreter)
+    usable.pop(here, None)
+    return dict(sorted(usable.items(), key=lambda entry: int(entry[0].split(".")[1])))
 
 
 def candidates() -> Iterator[Path]:
@@ -102,62 +103,62 @@ def candidates() -> Iterator[Path]:
 def ask(path: Path) -> Interpreter:
     """Run a Python to learn its version. Raises PythonError for what does not run, is too old or of another build."""
     code = "import sys; print(sys.implementation.name + sys.abiflags, '%d.%d.%d' % sys.version_info[:3])"
-    wanted = f"wanted CPython {OLDEST[0]}.{OLDEST[1]} or newer that runs"
+    expected = f"{path}: expected CPython {OLDEST[0]}.{OLDEST[1]} or newer that runs"
     try:
         run = subprocess.run([path, "-I", "-c", code], capture_output=True, text=True, timeout=PROBE_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise PythonError(f"{path}: found {error}, {wanted}") from error
+        raise PythonError(f"{expected}, got {error}") from error
     kind = re.fullmatch(r"cpython (\d+)\.(\d+)\.\d+", run.stdout.strip())  # of other builds pip takes other wheels
     if run.returncode or not kind or (int(kind[1]), int(kind[2])) < OLDEST:
-        said = next(iter((run.stderr + run.stdout).strip().splitlines()), "nothing printed")
-        raise PythonError(f"{path}: found {said!r} and exit code {run.returncode}, {wanted}")
+        printed = next(iter((run.stderr + run.stdout).strip().splitlines()), "nothing printed")
+        raise PythonError(f"{expected}, got {printed!r} and exit code {run.returncode}")
     return Interpreter(path, run.stdout.split()[1])
 
 
-def make_bare(interpreter: Interpreter, folder: Path) -> Image:
+def make_bare(interpreter: Interpreter, folder: Path) -> PythonImage:
     """Make an environment of this Python that holds pip alone. Raises PythonError where it cannot, as Debian's."""
     command = [str(interpreter.path), "-I", "-m", "venv", str(folder)]
     run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     sites = list(folder.glob("lib/python3*/site-packages"))
     if run.returncode or not sites:
-        said = " ".join((run.stderr or run.stdout).split()) or f"exit code {run.returncode}"
-        raise PythonError(f"{interpreter.path}: found no way to make an environment ({said}), wanted venv and pip")
-    return Image(folder / "bin" / "python", sites[0])
+        why = " ".join((run.stderr or run.stdout).split()) or f"exit code {run.returncode}"
+        raise PythonError(f"{interpreter.path}: expected venv and pip, got no environment ({why})")
+    return PythonImage(python=folder / "bin" / "python", site=sites[0])
 
 
-def install_on(interpreter: Interpreter, bundle: Path, folder: Path, isolation: str) -> list[str]:
+def install_on(interpreter: Interpreter, bundle: Path, folder: Path, *, isolation: str) -> list[str]:
     """Let this Python install a bundle, compile it and import what it can; return a line for each thing wrong.
 
     Raises PythonError where an environment cannot be made. folder: a new one.
     """
     python = make_bare(interpreter, folder / "python")
-    stage = Stage(folder / "stage", {BUNDLE_AT[NESTED]: bundle}, isolation)
+    sandbox = Sandbox(folder=folder / "sandbox", mounts={BUNDLE_AT[NESTED]: bundle}, isolation=isolation)
     words = [str(manifest.submit_script()), ",".join(sorted(sys.stdlib_module_names))]
-    run = stage.play(Path(bare.__file__), python, words, shown=False)
-    findings = [*(line.removeprefix("finding: ") for line in run.errors), *run.left]
-    said = run.said[-1] if run.said else "nothing"
-    if run.exit_code and not findings:
-        findings = [f"found exit code {run.exit_code} ({said}), wanted the bundle installed"]
-    log.info("  Python %s (%s): %s", interpreter.version, interpreter.path, "; ".join(findings) or said)
+    run = sandbox.run(Path(bare.__file__), python, words, program=protocol.BARE)
+    findings = [*(run.result.findings if run.result else [run.fault]), *run.left]
+    if not findings and (run.exit_code or run.result is None or run.result.verdict != protocol.VERIFIED):
+        findings = [f"expected the bundle installed, got exit code {run.exit_code} ({run.why})"]
+    done = run.result.message if run.result else ""
+    log.info("  Python %s (%s): %s", interpreter.version, interpreter.path, "; ".join(findings) or done)
     return [f"{finding} (Python {interpreter.version})" for finding in findings]
 
 
-def go_through(
-    found: dict[str, list[Interpreter]], bundle: Path, folder: Path, isolation: str
+def try_pythons(
+    usable: Mapping[str, list[Interpreter]], bundle: Path, folder: Path, *, isolation: str
 ) -> tuple[list[str], list[str]]:
-    """Try a Python of every minor version that the bundle lists; return the versions tried, and what was found wrong.
+    """Try one Python of every minor version that the bundle lists; return the versions tried, and findings.
 
-    None tried is a line, and in CI, where such machines are chosen, a finding. folder: a new one.
+    None tried is logged, and in CI, where such machines are chosen, a finding. folder: a new one.
     """
     tried, findings = [], []
     listed = manifest.read(bundle)["python"]
-    for minor, interpreters in found.items():
+    for minor, interpreters in usable.items():
         if minor not in listed:
             log.info("  Python %s: not tried, the bundle lists %s", minor, ", ".join(listed))
             continue
         for number, interpreter in enumerate(interpreters):
             try:
-                findings += install_on(interpreter, bundle, folder / f"{minor}-{number}", isolation)
+                findings += install_on(interpreter, bundle, folder / f"{minor}-{number}", isolation=isolation)
             except PythonError as error:
                 log.info("  not tried: %s", error)
                 continue
@@ -166,7 +167,7 @@ def go_through(
     if not tried:
         here = f"{sys.version_info.major}.{sys.version_info.minor}"
         others = ", ".join(name for name in listed if name != here) or "no other"
-        line = f"Pythons: found none to try but {here}, wanted one that the bundle lists ({others}); see --python"
+        line = f"Pythons: expected one besides {here} that the bundle lists ({others}), got none; see --python"
         log.info("  %s", line)
         findings += [line] if os.environ.get("CI") else []
     return tried, findings

@@ -1,5 +1,6 @@
 """How much memory a process and all that it starts hold together, sampled from /proc."""
 
+import contextlib
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +9,7 @@ from typing import Self
 PERIOD_S = 0.2
 
 
-class Watch:
+class MemoryWatch:
     """Samples a process tree until the `with` block ends; then `peak_bytes` is the largest sum that was seen."""
 
     def __init__(self, pid: int, period_s: float = PERIOD_S) -> None:
@@ -45,28 +46,22 @@ def tree(pid: int) -> set[int]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             children.setdefault(int(fields[1]), []).append(int(folder.name))
-    found, waiting = set(), [pid]
+    alive, waiting = set(), [pid]
     while waiting:
         parent = waiting.pop()
-        found.add(parent)
+        alive.add(parent)
         waiting += children.get(parent, [])
-    return found
+    return alive
 
 
 def memory_bytes(pid: int) -> int:
-    """Return a process's proportional set size, in which a shared page counts once over all; its resident set size
-    where the kernel does not tell; 0 for a process that has ended.
+    """Return a process's proportional set size, in which a shared page counts once over all.
+
+    Its resident set size where the kernel does not show the former; 0 for a process that has ended.
     """
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    for file, entry in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+                if line.startswith(entry):
+                    return int(line.split()[1]) * 1024
     return 0

@@ -52,7 +52,7 @@ def test_kernels_are_halved_and_what_has_one_axis_is_kept(tmp_path: Path) -> Non
 @pytest.mark.parametrize("value", [-70000.0, float("inf"), float("nan")])
 def test_what_float16_does_not_hold_is_refused_by_name(tmp_path: Path, value: float) -> None:
     source = save(tmp_path / "full", kernel=[[0.0, value]])
-    with pytest.raises(WeightsError, match=r"full: found \S+ in kernel, wanted .*build without --half"):
+    with pytest.raises(WeightsError, match=r"full: expected .*, got \S+ in kernel; build without --half"):
         half.write(source, tmp_path / "half")
     assert not (tmp_path / "half").exists()
 
@@ -94,25 +94,38 @@ def test_the_change_is_that_of_logits_and_masks(scene: Path) -> None:
     grey = two_greys((8, 6, 40))
     dark, light = int((grey == 80).sum()), int((grey == 120).sum())
 
-    def compared(shift: str, dust_voxels: int = 0) -> half.Change:
-        return half.compare([Path("0")], [Path(shift)], Settings(mask=mask_settings(least_voxels=dust_voxels)), scene)
+    def compared(shift: str, least_voxels: int = 0) -> half.PrecisionChange:
+        settings = Settings(mask=mask_settings(least_voxels=least_voxels))
+        return half.compare([Path("0")], [Path(shift)], settings=settings, path=scene)
 
-    assert compared("0") == half.Change("a.tif", grey.size, light, 0, 0.0)
-    assert compared("0.5") == half.Change("a.tif", grey.size, light, 0, 0.5)
-    assert compared("1.5") == half.Change("a.tif", grey.size, light, dark, 1.5)
-    assert compared("-1.5") == half.Change("a.tif", grey.size, light, light, 1.5)
+    def change(surface_voxels: int, changed_voxels: int, largest: float) -> half.PrecisionChange:
+        return half.PrecisionChange(
+            volume="a.tif",
+            voxels=grey.size,
+            surface_voxels=surface_voxels,
+            changed_voxels=changed_voxels,
+            largest_logit_change=largest,
+        )
+
+    assert compared("0") == change(light, 0, 0.0)
+    assert compared("0.5") == change(light, 0, 0.5)
+    assert compared("1.5") == change(light, dark, 1.5)
+    assert compared("-1.5") == change(light, light, 1.5)
     # Light voxels alone are too few then, and joined by the dark ones they are not: masks are those that are submitted.
-    assert compared("1.5", dust_voxels=light + 1) == half.Change("a.tif", grey.size, 0, dark + light, 1.5)
+    assert compared("1.5", least_voxels=light + 1) == change(0, dark + light, 1.5)
 
 
 def test_members_and_views_are_the_bundles(scene: Path) -> None:
     settings = Settings(staged=(((0, "none"),), ((1, "x"), (1, "none"))), dust_voxels=0)
-    change = half.compare([Path("0"), Path("0")], [Path("0"), Path("0.75")], settings, scene)
+    change = half.compare([Path("0"), Path("0")], [Path("0"), Path("0.75")], settings=settings, path=scene)
     assert change.largest_logit_change == pytest.approx(0.5, abs=1e-6)  # two of three passes differ
 
 
 def test_a_change_is_told_in_one_line() -> None:
-    assert str(half.Change("a.tif", 200000, 9000, 50, 0.001235)) == (
-        "half precision on a.tif: logits change by 0.001235 at most, "
-        "50 voxels by their mask (0.0250% of the mask's 200000 voxels, 9000 of them surface)"
+    change = half.PrecisionChange(
+        volume="a.tif", voxels=200000, surface_voxels=9000, changed_voxels=50, largest_logit_change=0.001235
+    )
+    assert str(change) == (
+        "half precision on a.tif: logits change by at most 0.001235, "
+        "the mask in 50 voxels (0.0250% of the mask's 200000 voxels, 9000 of them surface)"
     )

@@ -1,9 +1,10 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
-from package.fake_bundle import make_bundle
+from package.fake_bundle import SUBMIT, make_bundle
 
 from surface_package.build import manifest
 from surface_package.build.manifest import Contents, ManifestError
@@ -13,7 +14,17 @@ def test_a_manifest_lists_every_file_with_size_and_sha256(tmp_path: Path) -> Non
     (tmp_path / "b").write_bytes(b"abc")
     (tmp_path / "a").write_bytes(b"")
     told = {"b": {"provenance": {"fold": "3"}}}
-    contents = Contents("1.2", None, ("b",), "a", ("x==1",), ("3.12",), told, {"a": "MIT"}, {"voxels": 8})
+    contents = Contents(
+        version="1.2",
+        commit=None,
+        weights=("b",),
+        settings="a",
+        requirements=("x==1",),
+        python=("3.12",),
+        members=told,
+        licences={"a": "MIT"},
+        half={"voxels": 8},
+    )
     written = manifest.write(tmp_path, contents)
     empty, abc = (hashlib.sha256(content).hexdigest() for content in (b"", b"abc"))
     content = json.loads(written.read_text())
@@ -40,7 +51,7 @@ def test_a_manifest_lists_every_file_with_size_and_sha256(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("content", "found"),
-    [(None, "found no manifest.json"), (b"{", "found no JSON"), (b"[]", "found format 'list'"), (b"{}", "format None")],
+    [(None, "no such file"), (b"{", "got an unreadable file"), (b"[]", "got 'list'"), (b"{}", "got None")],
 )
 def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path, content: bytes | None, found: str) -> None:
     if content is not None:
@@ -50,25 +61,46 @@ def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path, content: bytes | No
 
 
 def test_no_manifest_no_digest(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"found no manifest\.json"):
+    with pytest.raises(ManifestError, match=r"manifest\.json: no such file"):
         manifest.digest(tmp_path)
 
 
 def test_submit_py_does_the_checking(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
-    whole, lines = manifest.verify(bundle)
-    assert whole
-    assert lines == [f"bundle verified: {bundle}, manifest sha256 {manifest.digest(bundle)}"]
+    assert manifest.verify(bundle) == []
     (bundle / "settings.json").unlink()
-    assert manifest.verify(bundle) == (
-        False,
-        ["finding: 'settings.json': found no such file, wanted 25 bytes"],
-    )
+    assert manifest.verify(bundle) == ["'settings.json': expected 25 bytes, got no such file"]
+
+
+@pytest.mark.parametrize(
+    ("change", "raised"),
+    [
+        ("say(result.line())\n    return 1 if", r"submit\.py --verify: expected a line 'surface-submit: .*got none"),
+        ('program="verify"', r"submit\.py --verify: line 'surface-submit: …': verdict: expected .* of 'verify'"),
+    ],
+)
+def test_a_submit_py_that_does_not_say_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, raised: str
+) -> None:
+    text = SUBMIT.read_text()
+    assert text.count(change) == 1
+    (tmp_path / "submit.py").write_text(text.replace(change, "return 1 if" if "say" in change else 'program="submit"'))
+    monkeypatch.setattr(manifest, "submit_script", lambda: tmp_path / "submit.py")
+    with pytest.raises(ManifestError, match=raised):
+        manifest.verify(make_bundle(tmp_path / "bundle"))
+
+
+def test_a_submit_py_that_verified_another_manifest_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "digest", lambda bundle: "0" * 64)
+    (finding,) = manifest.verify(make_bundle(tmp_path / "bundle"))
+    assert re.search(r"manifest\.json: expected sha256 [0-9a-f]{64} as verified, got 0{64}$", finding)
 
 
 def test_outside_of_a_clone_there_is_nothing_to_check_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "ROOT", tmp_path)
-    with pytest.raises(ManifestError, match="wanted a clone of the project"):
+    with pytest.raises(ManifestError, match="expected a clone of the project"):
         manifest.verify(tmp_path)
 
 
@@ -79,7 +111,7 @@ def test_a_manifest_that_was_changed_is_told_and_one_without_its_digest_is_read(
     path.write_text(json.dumps(content, separators=(",", ":")))  # in another form, but the same content
     assert manifest.read(bundle) == content
     path.write_text(json.dumps(content | {"commit": "c0ffee"}))
-    told = r"manifest\.json: found contents_sha256 [0-9a-f]{64}, wanted [0-9a-f]{64}: it was changed"
+    told = r"manifest\.json: contents_sha256: expected [0-9a-f]{64}, got [0-9a-f]{64}: it was changed"
     with pytest.raises(ManifestError, match=told):
         manifest.read(bundle)
     del content["contents_sha256"]
@@ -92,4 +124,4 @@ def test_submit_py_takes_what_else_a_manifest_says(tmp_path: Path) -> None:
     path = bundle / "manifest.json"
     more = {"members": {"member_0.safetensors": {}}, "licences": {"a": "b"}, "half": {"c": 1}, "contents_sha256": "d"}
     path.write_text(json.dumps(json.loads(path.read_bytes()) | more))
-    assert manifest.verify(bundle)[0]
+    assert manifest.verify(bundle) == []

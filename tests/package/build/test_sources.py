@@ -9,7 +9,7 @@ from surface_kernel import __version__
 from surface_package.build import sources
 from surface_package.build.sources import SourceError
 
-MODULE = Path("kernel", "surface_kernel", "run.py")
+MODULE = Path("kernel", "surface_kernel", "__main__.py")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_line_ends_are_those_of_the_commit(tmp_path: Path, clone: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "shown"),
     [
-        (MODULE, "kernel/surface_kernel/run.py"),
+        (MODULE, "kernel/surface_kernel/__main__.py"),
         (MODULE.with_name("new.py"), "kernel/surface_kernel/new.py"),
         (Path("setup.cfg"), "setup.cfg"),
         (Path("package", "wheels.txt"), "package/wheels.txt"),
@@ -70,7 +70,7 @@ def test_changed_code_is_refused_by_name_unless_told(tmp_path: Path, clone: Path
     git(clone, "config", "status.showUntrackedFiles", "no")  # a user's setting must not hide a new module
     with (clone / place).open("a") as file:
         file.write("\n")
-    with pytest.raises(SourceError, match=f"found changes in {shown}, wanted .*--uncommitted"):
+    with pytest.raises(SourceError, match=f"expected .*, got changes in {shown}; .*--uncommitted"):
         sources.take(clone, tmp_path / "out")
     assert sources.take(clone, tmp_path / "out", uncommitted=True) == sources.Sources(clone, None)
     git(clone, "add", ".")  # staged is not committed
@@ -95,6 +95,6 @@ def test_a_clone_that_git_cannot_read_is_no_archive(
     git(clone, "init", "-q")
     if fault == "no git":
         monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SourceError, match=r"clone: found .*, wanted the bundle's code as a commit has it"):
+    with pytest.raises(SourceError, match=r"clone: expected the code .*, got (no commit|changes in .* and \d+ more;)"):
         sources.take(clone, tmp_path / "out")
     assert sources.take(clone, tmp_path / "out", uncommitted=True).commit is None

@@ -8,17 +8,18 @@ from package.deliveries import DATASET, OWNER
 from surface_package.kaggle import board
 from surface_package.kaggle.client import ClientError
 from surface_package.kaggle.delivery import Delivery, DeliveryError, message
-from surface_package.kaggle.record import Record
-from surface_package.kaggle.upload import Sent
+from surface_package.kaggle.publish_record import PublishRecord
+from surface_package.kaggle.upload import SentDataset
 
 SUBMIT = "CreateCodeSubmission"
 ANOTHER = {"ref": 1, "description": "another", "status": "COMPLETE", "publicScore": "0.5"}
 
 
 @pytest.fixture
-def record(delivery: Delivery) -> Record:
+def record(delivery: Delivery) -> PublishRecord:
     """As a publish leaves it once the output of kernel version 3 was checked."""
-    pushed = Record(delivery.digest(), Sent(DATASET, "2" * 64, 0, 1)).pushed("0" * 64, 3)
+    sent = SentDataset(dataset=DATASET, digest="2" * 64, version_before=0, version=1)
+    pushed = PublishRecord(manifest_sha256=delivery.digest(), sent=sent).pushed("0" * 64, 3)
     return replace(pushed, output_sha256="1" * 64).write(delivery)
 
 
@@ -44,7 +45,7 @@ def test_submitted_once_and_told_until_the_score_is_there(delivery, target, reco
         "  score: COMPLETE",
         "score of version 3: public 0.561, private 0.553",
     ]
-    assert Record.read(delivery, target) == scored
+    assert PublishRecord.read(delivery, target) == scored
     assert scored == replace(record, submitted=True, public_score="0.561", private_score="0.553")
 
     kaggle.requests.clear()
@@ -63,7 +64,7 @@ def test_none_left(delivery, target, record, kaggle) -> None:
     with pytest.raises(DeliveryError, match="no submission is left, today or later"):
         board.submit(delivery, target, record)
     assert SUBMIT not in kaggle.calls()
-    assert Record.read(delivery, target) == record
+    assert PublishRecord.read(delivery, target) == record
 
 
 def test_a_refused_submission_is_told_and_the_next_run_submits(delivery, target, record, kaggle) -> None:
@@ -77,7 +78,7 @@ def test_a_refused_submission_is_told_and_the_next_run_submits(delivery, target,
     kaggle.fail(SUBMIT, 200, message="Submission not allowed: the notebook left no submission.zip", ref=0)
     with pytest.raises(ClientError, match=r"exit code 0(.|\n)*not allowed(.|\n)*then run publish again"):
         board.submit(delivery, target, record)
-    assert Record.read(delivery, target) == record
+    assert PublishRecord.read(delivery, target) == record
 
     assert board.submit(delivery, target, record).public_score == "0.561"
     assert len(kaggle.board) == 1
@@ -92,10 +93,10 @@ def test_a_submission_whose_answer_was_lost_is_not_spent_twice(delivery, target,
 
     kaggle.do_CreateCodeSubmission = take_and_fail
     kaggle.results.extend([{"status": "PENDING"}] * 2)
-    with pytest.raises(DeliveryError, match=r"score still stands at 'PENDING' after 60 s. Run publish again"):
+    with pytest.raises(DeliveryError, match=r"score is still 'PENDING' after 60 s. Run publish again"):
         board.submit(replace(delivery, poll_s=61), target, record)
     assert "submission: version 3 was submitted to" in capsys.readouterr().out
-    kept = Record.read(delivery, target)
+    kept = PublishRecord.read(delivery, target)
     assert kept.submitted
     for known in (kept, record):
         assert board.submit(delivery, target, known).public_score == "0.561"
@@ -107,10 +108,10 @@ def test_a_recorded_submission_that_the_board_does_not_show_is_not_spent_twice(
     delivery, target, record, kaggle
 ) -> None:
     sent = replace(record, submitted=True).write(delivery)
-    with pytest.raises(DeliveryError, match="score still stands at 'not on the board yet' after 60 s"):
+    with pytest.raises(DeliveryError, match="score is still 'not on the board yet' after 60 s"):
         board.submit(replace(delivery, poll_s=61), target, sent)
     assert kaggle.calls() == ["ListSubmissions"]
-    assert Record.read(delivery, target) == sent
+    assert PublishRecord.read(delivery, target) == sent
 
 
 def test_a_scored_run_that_failed_is_told_and_the_next_run_pushes_anew(delivery, target, record, kaggle) -> None:
@@ -120,7 +121,7 @@ def test_a_scored_run_that_failed_is_told_and_the_next_run_pushes_anew(delivery,
     told = r"the scored run of tester/vesuvius-surface-kernel version 3 failed(.|\n)*pushes a new version and spends"
     with pytest.raises(DeliveryError, match=told):
         board.submit(delivery, target, record)
-    assert Record.read(delivery, target).kernel_version is None
+    assert PublishRecord.read(delivery, target).kernel_version is None
     assert SUBMIT not in kaggle.calls()
 
 
@@ -128,6 +129,6 @@ def test_another_version_on_the_board_is_not_this_one(delivery, target, kaggle) 
     for version in (2, 31, 13):
         kaggle.board.append({"ref": version, "description": board.words(delivery, target, version)})
     assert board.find(delivery, target, 3) is None
-    found = board.find(delivery, target, 2)
-    assert found is not None
-    assert found.status == "COMPLETE"
+    entry = board.find(delivery, target, 2)
+    assert entry is not None
+    assert entry.status == "COMPLETE"

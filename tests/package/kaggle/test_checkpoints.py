@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from package.deliveries import OWNER
 from package.sessions import SessionKaggle, make_run, make_training_clone, weights_bytes
 
-from surface_package.build.bundle import build
+from surface_package.build.bundle import BundleRequest, build
 from surface_package.kaggle import checkpoints, client
-from surface_package.kaggle.checkpoints import CHECKPOINT, TRAINING, Progress
-from surface_package.kaggle.delivery import DeliveryError, Patience
-from surface_package.kaggle.upload import Sent
+from surface_package.kaggle.checkpoints import CHECKPOINT, TRAINING, RunProgress
+from surface_package.kaggle.delivery import DeliveryError, Polling
+from surface_package.kaggle.upload import SentDataset
 
-PATIENCE = Patience(timeout_s=60, poll_s=0.01)
+POLLING = Polling(timeout_s=60, poll_s=0.01)
 DATASET = f"{OWNER}/surface-some-fold-3-checkpoint"
 TRAVEL = {
-    *("settings.toml", "log.csv", "environment.json", "epoch_1.png"),
-    *("state.safetensors", "weights.safetensors"),
+    "settings.toml",
+    "log.csv",
+    "environment.json",
+    "epoch_1.png",
+    "state.safetensors",
+    "weights.safetensors",
 }
 
 
@@ -37,7 +41,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_run_goes_there_and_comes_back_flat(run, kaggle, tmp_path, capsys) -> None:
     root = make_training_clone(tmp_path / "clone")
-    checkpoints.publish(run, root, PATIENCE)
+    checkpoints.publish(run, root, POLLING)
     (created,) = kaggle.bodies("CreateDataset")
     assert (created["isPrivate"], created["licenseName"]) == (True, "CC-BY-NC-4.0")
     assert (created["slug"], created["title"]) == (DATASET.partition("/")[2], "Surface Some Fold 3 Checkpoint")
@@ -52,14 +56,14 @@ def test_a_run_goes_there_and_comes_back_flat(run, kaggle, tmp_path, capsys) -> 
     assert answer.code == 0, answer.text
     assert {path.name for path in back.iterdir()} == TRAVEL
     assert all((back / name).read_bytes() == (run / name).read_bytes() for name in TRAVEL)
-    assert checkpoints.progress(back) == Progress(70, finished=False)
+    assert checkpoints.progress(back) == RunProgress(70, finished=False)
 
     kaggle.requests.clear()
-    checkpoints.publish(run, root, PATIENCE)
+    checkpoints.publish(run, root, POLLING)
     assert kaggle.calls() == ["GetDatasetStatus", "GetDataset"]
     assert "version 1 holds these files already" in capsys.readouterr().out
     (run / "weights.safetensors").write_bytes(weights_bytes(finished=True))
-    checkpoints.publish(run, root, PATIENCE)
+    checkpoints.publish(run, root, POLLING)
     (versioned,) = kaggle.bodies("CreateDatasetVersion")
     assert versioned["body"]["versionNotes"] == "step 70"
     assert (kaggle.versions[DATASET], len(kaggle.contents[DATASET])) == (2, 6)
@@ -69,27 +73,31 @@ def test_a_bundle_is_built_from_what_came_back(run, tmp_path) -> None:
     taken = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("surface_package.build.wheels.gather", lambda pins, folder, offline: [])
-        patched.setattr("surface_package.build.bundle.assemble", lambda out, files, *_: taken.append(files))
-        build([run], None, tmp_path / "bundle", uncommitted=True)
+        patched.setattr("surface_package.build.bundle.assemble", lambda out, files, *_, **__: taken.append(files))
+        build(BundleRequest(weights=[run], out=tmp_path / "bundle", uncommitted=True))
     assert taken[0]["member_0.safetensors"] == run / "weights.safetensors"
 
 
+def sent(digest: str = "D", dataset: str = DATASET, before: int = 1, version: int | None = 2) -> SentDataset:
+    return SentDataset(dataset=dataset, digest=digest, version_before=before, version=version)
+
+
 @pytest.mark.parametrize(
-    ("state", "sent", "told", "calls"),
+    ("state", "known", "told", "calls"),
     [
-        ("ready", Sent(DATASET, "D", 1, 2), "holds these files already", []),
-        ("ready", Sent(DATASET, "D", 1, None), "", []),  # sent, then interrupted
-        ("ready", Sent(DATASET, "D", 0, 1), "at version 2, adding one", ["version"]),  # somebody added one
-        ("ready", Sent(DATASET, "other", 1, 2), "at version 2, adding one", ["version"]),
-        ("ready", Sent("another/slug", "D", 1, 2), "at version 2, adding one", ["version"]),
-        ("absent", Sent(DATASET, "D", 1, 2), "creating it", ["create"]),  # somebody deleted it
-        ("absent", Sent(DATASET, "D", 1, None), "creating it", ["create"]),
+        ("ready", sent(), "holds these files already", []),
+        ("ready", sent(version=None), "", []),  # sent, then interrupted
+        ("ready", sent(before=0, version=1), "at version 2, adding one", ["version"]),  # somebody added one
+        ("ready", sent("other"), "at version 2, adding one", ["version"]),
+        ("ready", sent(dataset="tester/other"), "at version 2, adding one", ["version"]),
+        ("absent", sent(), "creating it", ["create"]),  # somebody deleted it
+        ("absent", sent(version=None), "creating it", ["create"]),
     ],
 )
-def test_what_is_sent_again(run, tmp_path, monkeypatch, capsys, state, sent, told, calls) -> None:
+def test_what_is_sent_again(run, tmp_path, monkeypatch, capsys, state, known, told, calls) -> None:
     asked = []
 
-    def ask(words: list[str], limit_s: float, show: bool = False) -> client.Answer:
+    def ask(words: list[str], limit_s: float, *, show: bool = False) -> client.Answer:
         asked.append(words[1])
         # After an upload Kaggle goes on telling "ready" for a while, of the version before.
         arrived = asked[-2:] == ["status", "status"]
@@ -101,26 +109,26 @@ def test_what_is_sent_again(run, tmp_path, monkeypatch, capsys, state, sent, tol
 
     monkeypatch.setattr(client, "ask", ask)
     monkeypatch.setattr("surface_package.kaggle.upload.digest", lambda files: "D")
-    checkpoints.record_path(run).write_text(json.dumps(asdict(sent)))
+    checkpoints.record_path(run).write_text(json.dumps(asdict(known)))
     target = checkpoints.target_of(run, make_training_clone(tmp_path / "clone"))
-    known = checkpoints.send(run, target, PATIENCE)
+    after = checkpoints.send(run, target, POLLING)
     assert [word for word in asked if word != "status"] == calls
     assert told in capsys.readouterr().out
-    assert known == Sent(**json.loads(checkpoints.record_path(run).read_text()))
-    assert (known.digest, known.version) == ("D", {"create": 1, "version": 3}.get("".join(calls), 2))
+    assert after == SentDataset(**json.loads(checkpoints.record_path(run).read_text()))
+    assert (after.digest, after.version) == ("D", {"create": 1, "version": 3}.get("".join(calls), 2))
 
 
 def test_a_dataset_that_came_out_failed_is_sent_anew(run, tmp_path, monkeypatch) -> None:
-    def ask(words: list[str], limit_s: float, show: bool = False) -> client.Answer:
+    def ask(words: list[str], limit_s: float, *, show: bool = False) -> client.Answer:
         return client.Answer(tuple(words), 0, '{"status": "failed", "current_version_number": 2}')
 
     monkeypatch.setattr(client, "ask", ask)
     digest = checkpoints.upload.digest(checkpoints.files(run))
-    checkpoints.record_path(run).write_text(json.dumps(asdict(Sent(DATASET, digest, 1, None))))
+    checkpoints.record_path(run).write_text(json.dumps(asdict(sent(digest, version=None))))
     target = checkpoints.target_of(run, make_training_clone(tmp_path / "clone"))
-    with pytest.raises(DeliveryError, match=r"came out 'failed'\. Run publish again: it sends it anew"):
-        checkpoints.send(run, target, PATIENCE)
-    assert json.loads(checkpoints.record_path(run).read_text()) == asdict(Sent())
+    with pytest.raises(DeliveryError, match=r"came out 'failed'\. Run publish again: it sends it once more"):
+        checkpoints.send(run, target, POLLING)
+    assert json.loads(checkpoints.record_path(run).read_text()) == asdict(SentDataset())
 
 
 @pytest.mark.parametrize(
@@ -165,16 +173,16 @@ def test_a_folder_that_is_no_run(run, missing) -> None:
 )
 def test_a_damaged_state_is_named(run, content) -> None:
     (run / "state.safetensors").write_bytes(content)
-    with pytest.raises(DeliveryError, match=r"state.safetensors (is no readable safetensors|tells of no step)"):
+    with pytest.raises(DeliveryError, match=r"state.safetensors (is no readable safetensors|names no step)"):
         checkpoints.progress(run)
 
 
 def test_how_far_a_run_is(run) -> None:
-    assert checkpoints.progress(run) == Progress(70, finished=False)
+    assert checkpoints.progress(run) == RunProgress(70, finished=False)
     (run / "weights.safetensors").write_bytes(weights_bytes(finished=True))
-    assert checkpoints.progress(run) == Progress(70, finished=True)
+    assert checkpoints.progress(run) == RunProgress(70, finished=True)
     (run / "weights.safetensors").unlink()
-    assert checkpoints.progress(run) == Progress(70, finished=False)
+    assert checkpoints.progress(run) == RunProgress(70, finished=False)
 
 
 @pytest.mark.parametrize(
@@ -188,17 +196,17 @@ def test_how_far_a_run_is(run) -> None:
     ],
 )
 def test_a_runs_name_makes_its_slug(run, ending, slug) -> None:
-    found = checkpoints.slug(Path(run), ending)
-    assert found == slug or (slug is None and re.fullmatch(r"surface-x+-[0-9a-f]{8}-training", found))
+    made = checkpoints.slug(Path(run), ending)
+    assert made == slug or (slug is None and re.fullmatch(r"surface-x+-[0-9a-f]{8}-training", made))
 
 
 @settings(max_examples=50)
 @given(st.text(min_size=1, max_size=60).filter(lambda name: "/" not in name and "\0" not in name))
 def test_every_slug_is_one_that_kaggle_takes(name) -> None:
     for ending in (CHECKPOINT, TRAINING):
-        found = checkpoints.slug(Path("/runs", name), ending)
-        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", found)
-        assert 6 <= len(found) <= 50
+        made = checkpoints.slug(Path("/runs", name), ending)
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", made)
+        assert 6 <= len(made) <= 50
 
 
 def test_long_names_that_differ_at_their_end_stay_apart() -> None:

@@ -11,8 +11,12 @@ from surface_package.build.manifest import ManifestError
 from surface_package.kaggle import delivery as room
 from surface_package.kaggle import upload
 from surface_package.kaggle.delivery import Delivery, DeliveryError
-from surface_package.kaggle.record import Record
-from surface_package.kaggle.upload import Sent
+from surface_package.kaggle.publish_record import PublishRecord
+from surface_package.kaggle.upload import SentDataset
+
+
+def fresh(delivery: Delivery, dataset: str = DATASET) -> PublishRecord:
+    return PublishRecord(manifest_sha256=delivery.digest(), sent=SentDataset(dataset=dataset))
 
 
 @pytest.mark.parametrize(
@@ -45,8 +49,8 @@ def test_a_bundle_that_does_not_verify_stays(delivery) -> None:
 
 
 def test_no_bundle_and_no_time(delivery, tmp_path) -> None:
-    with pytest.raises(ManifestError, match=r"found no manifest\.json"):
-        Delivery(tmp_path)
+    with pytest.raises(ManifestError, match=r"manifest\.json: no such file"):
+        Delivery(bundle=tmp_path)
     with pytest.raises(DeliveryError, match="--timeout-s is 0"):
         replace(delivery, timeout_s=0)
 
@@ -96,21 +100,22 @@ def test_a_folder_in_the_bundle_is_named(delivery) -> None:
 
 
 def test_a_record_is_read_back_for_the_same_bundle_and_dataset_only(delivery, target) -> None:
-    fresh = Record(delivery.digest(), Sent(DATASET))
-    assert Record.read(delivery, target) == fresh
-    done = replace(fresh, sent=Sent(DATASET, "0" * 64, 2, 3), kernel_version=4).write(delivery)
-    assert Record.read(delivery, target) == done
+    assert PublishRecord.read(delivery, target) == fresh(delivery)
+    sent = SentDataset(dataset=DATASET, digest="0" * 64, version_before=2, version=3)
+    done = replace(fresh(delivery), sent=sent, kernel_version=4).write(delivery)
+    assert PublishRecord.read(delivery, target) == done
     other = replace(target, dataset=f"{OWNER}/another-bundle")
-    assert Record.read(delivery, other) == Record(delivery.digest(), Sent(other.dataset))
+    assert PublishRecord.read(delivery, other) == fresh(delivery, other.dataset)
     write_bundle(delivery.bundle, b"other")
-    assert Record.read(delivery, target) == Record(delivery.digest(), Sent(DATASET))
+    assert PublishRecord.read(delivery, target) == fresh(delivery)
 
 
 def test_a_dataset_that_is_sent_begins_a_new_record(delivery) -> None:
-    sent = Sent(DATASET, "0" * 64, 0, 1)
-    done = replace(Record(delivery.digest(), sent).pushed("1" * 64, 2), output_sha256="2" * 64, submitted=True)
+    sent = SentDataset(dataset=DATASET, digest="0" * 64, version_before=0, version=1)
+    pushed = replace(fresh(delivery), sent=sent).pushed("1" * 64, 2)
+    done = replace(pushed, output_sha256="2" * 64, submitted=True)
     again = replace(sent, version_before=1, version=None)
-    assert done.uploaded(again) == Record(delivery.digest(), again)
+    assert done.uploaded(again) == replace(fresh(delivery), sent=again)
     assert done.uploaded(sent) == done
 
 
@@ -119,7 +124,7 @@ def test_a_dataset_that_is_sent_begins_a_new_record(delivery) -> None:
 )
 def test_a_damaged_record_counts_for_nothing(delivery, target, content) -> None:
     delivery.beside(".published.json").write_text(content)
-    assert Record.read(delivery, target) == Record(delivery.digest(), Sent(DATASET))
+    assert PublishRecord.read(delivery, target) == fresh(delivery)
 
 
 def test_message_names_manifest_and_commit(delivery) -> None:

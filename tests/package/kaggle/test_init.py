@@ -12,7 +12,7 @@ from package.kaggle_server import Kaggle
 
 from surface_package.__main__ import _parser
 from surface_package.build import manifest
-from surface_package.kaggle import client, init
+from surface_package.kaggle import answers, client, init
 from surface_package.kaggle.client import Answer, ClientError
 from surface_package.kaggle.init import InitError
 from surface_package.target import TargetError, findings
@@ -42,7 +42,7 @@ def run(words: list[str]) -> int:
 
 def test_an_owner_is_all_that_is_missing(path: Path) -> None:
     before = read(path)
-    assert init.init(path, "ada")
+    assert init.init(path, owner="ada")
     after = read(path)
     assert findings(after, public=False) == []
     assert after["id"] == "ada/" + before["id"].partition("/")[2]
@@ -51,25 +51,25 @@ def test_an_owner_is_all_that_is_missing(path: Path) -> None:
 
 
 def test_again_nothing_is_asked_and_nothing_changes(path: Path) -> None:
-    init.init(path, "ada")
+    init.init(path, owner="ada")
     first, stamp = path.read_bytes(), path.stat().st_mtime_ns
     assert not init.init(path)
-    assert not init.init(path, "ada")
+    assert not init.init(path, owner="ada")
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (first, stamp)
 
 
 def test_title_and_slugs_are_set_when_given(path: Path) -> None:
-    assert init.init(path, "ada", "Sheets of Papyrus (v2)", "papyrus-sheets")
+    assert init.init(path, owner="ada", title="Sheets of Papyrus (v2)", dataset="papyrus-sheets")
     after = read(path)
     assert (after["title"], after["id"]) == ("Sheets of Papyrus (v2)", "ada/sheets-of-papyrus-v2")
     assert after["dataset_sources"] == ["ada/papyrus-sheets"]
-    assert init.init(path, "bob")  # another owner takes them along
+    assert init.init(path, owner="bob")  # another owner takes them along
     assert (read(path)["id"], read(path)["dataset_sources"]) == ("bob/sheets-of-papyrus-v2", ["bob/papyrus-sheets"])
 
 
 def test_what_is_public_stays_public(path: Path) -> None:
     path.write_text(path.read_text().replace('"is_private": true', '"is_private": false'))
-    assert init.init(path, "ada")
+    assert init.init(path, owner="ada")
     assert read(path)["is_private"] is False
 
 
@@ -98,8 +98,8 @@ def test_what_could_not_be_pushed_is_not_written(path: Path, words: dict[str, st
 def test_a_file_that_was_spoilt_is_told_and_left_alone(path: Path, change: dict[str, object]) -> None:
     path.write_text(json.dumps(read(path) | change))
     before = path.read_bytes()
-    with pytest.raises(TargetError, match="was left alone"):
-        init.init(path, "ada")
+    with pytest.raises(TargetError, match="was left unchanged"):
+        init.init(path, owner="ada")
     assert path.read_bytes() == before
 
 
@@ -108,24 +108,24 @@ def test_a_file_that_is_none_is_named(path: Path, content: str | None) -> None:
     path.unlink()
     if content is not None:
         path.write_text(content)
-    with pytest.raises(InitError, match=r"kernel-metadata\.json: found .*, wanted .*; take it from git again"):
-        init.init(path, "ada")
+    with pytest.raises(InitError, match=r"kernel-metadata\.json: expected .*, got .*; take it from git again"):
+        init.init(path, owner="ada")
 
 
-def answers(text: str) -> Callable[..., Answer]:
+def answering(text: str) -> Callable[..., Answer]:
     return lambda arguments, limit_s: Answer(tuple(arguments), 0, text)
 
 
 def test_the_client_is_asked_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ask", answers("Warning: old\nConfiguration values\n- username: ada\n- path: None\n"))
+    monkeypatch.setattr(client, "ask", answering("Warning: old\nConfiguration values\n- username: ada\n- path: None\n"))
     init.init(path)
     assert read(path)["id"].startswith("ada/")
 
 
 @pytest.mark.parametrize("text", ["- username: None\n", "Authentication required to call the Kaggle API.\n", ""])
 def test_then_whoever_sits_at_the_terminal(path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(client, "ask", answers(text))
-    with pytest.raises(InitError, match=r"found nobody logged in .*kaggle auth login.*--owner NAME"):
+    monkeypatch.setattr(client, "ask", answering(text))
+    with pytest.raises(InitError, match=r"expected your Kaggle user name, got none.*kaggle auth login.*--owner NAME"):
         init.init(path)  # a pipe is not asked
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     init.init(path)
@@ -156,7 +156,7 @@ def test_the_command_and_then_a_push_by_hand(
     assert run(["init"]) == 0
     assert ": nothing to change" in capsys.readouterr().out
     kaggle.version = 1  # the dataset is there
-    assert client.pushed_version(client.ask(["kernels", "push", "-p", str(clone)], 60)) == 1
+    assert answers.pushed_version(client.ask(["kernels", "push", "-p", str(clone)], 60)) == 1
     (pushed,) = kaggle.bodies("SaveKernel")
     assert pushed["slug"] == f"{OWNER}/vesuvius-surface-kernel"
     assert pushed["text"] == (clone / "kernel" / "submit.py").read_text()

@@ -1,9 +1,12 @@
 """What counts as a submission.zip of ours, and whose run a log tells of."""
 
+import hashlib
 import zipfile
+from pathlib import Path
 
 import pytest
-from package.kaggle_server import mask_bytes, zip_bytes
+from package.fake_bundle import result_line
+from package.kaggle_server import SUBMISSION, log_of, mask_bytes, zip_bytes
 
 from surface_package.kaggle import output
 from surface_package.kaggle.delivery import DeliveryError
@@ -27,12 +30,15 @@ def test_masks_are_counted(tmp_path) -> None:
         ({"1.seg.tif": TIFF}, r"holds \['1.seg.tif'\]"),  # the scorer would take it for volume 1
         ({".tif": TIFF}, r"holds \['.tif'\]"),
         ({"1.TIF": TIFF}, r"holds \['1.TIF'\]"),
-        ({"1.tif": b""}, "1.tif in .*: found b'' at its start, wanted a TIFF"),
-        ({"1.tif": b"\x89PNG"}, "at its start, wanted a TIFF"),
-        ({"1.tif": TIFF, "2.tif": TIFF[:40]}, "2.tif in .*: found .*, wanted a mask that Pillow reads"),
-        ({"1.tif": TIFF, "2.tif": mask_bytes(value=2)}, r"2.tif in .* mode L with the values \[2\], wanted uint8 of 0"),
-        ({"1.tif": mask_bytes(mode="1")}, "a page of mode 1 "),
-        ({"1.tif": mask_bytes(mode="I;16")}, "a page of mode I;16 "),
+        ({"1.tif": b""}, "1.tif in .*: expected a TIFF, got b'' at its start"),
+        ({"1.tif": b"\x89PNG"}, "expected a TIFF, got .* at its start"),
+        ({"1.tif": TIFF, "2.tif": TIFF[:40]}, "2.tif in .*: expected a mask that Pillow reads, got "),
+        (
+            {"1.tif": TIFF, "2.tif": mask_bytes(value=2)},
+            r"2.tif in .*: expected .*, got mode L with the values \[2\]",
+        ),
+        ({"1.tif": mask_bytes(mode="1")}, "got mode 1 "),
+        ({"1.tif": mask_bytes(mode="I;16")}, "got mode I;16 "),
     ],
 )
 def test_anything_else_is_named(tmp_path, files, told) -> None:
@@ -66,7 +72,7 @@ def test_a_mask_beside_the_zip_is_named(tmp_path) -> None:
     (tmp_path / "submission.zip").touch()
     output.check_stray(tmp_path)
     (tmp_path / "deep" / "below" / "1.tif").touch()
-    with pytest.raises(DeliveryError, match=r"holds deep/below/1.tif, wanted no .tif beside submission.zip"):
+    with pytest.raises(DeliveryError, match=r"holds deep/below/1.tif, but no .tif may be beside submission.zip"):
         output.check_stray(tmp_path)
 
 
@@ -75,25 +81,61 @@ def test_no_zip(tmp_path) -> None:
         output.check_submission(tmp_path / "submission.zip")
 
 
-def test_a_log_of_another_bundle(tmp_path) -> None:
-    output.check_origin(tmp_path, OURS)
-    log = tmp_path / "vesuvius-surface-kernel.log"
-    log.write_text('[{"stream_name":"stdout","data":"no digest here\\n"}]')
-    output.check_origin(tmp_path, OURS)
-    log.write_text(f'[{{"data":"bundle verified: 3 files, manifest sha256 {OURS}\\n"}}]')
-    output.check_origin(tmp_path, OURS)
-    with pytest.raises(DeliveryError, match="another bundle: manifest aaaaaaaaaaaaaaaa, wanted bbbbbbbbbbbbbbbb"):
-        output.check_origin(tmp_path, "b" * 64)
+def leave(folder: Path, *lines: str) -> None:
+    """A run's zip, and its log with these lines."""
+    (folder / "submission.zip").write_bytes(SUBMISSION)
+    (folder / "vesuvius-surface-kernel.log").write_text(log_of("bundle verified", *lines))
 
 
-def test_a_run_that_was_not_complete(tmp_path) -> None:
-    output.check_verdict(tmp_path)
-    log = tmp_path / "vesuvius-surface-kernel.log"
-    log.write_text(
-        '[{"data":"no verdict here\\n"},{"data":"verdict: complete; submission.zip stands with 3 masks\\n"}]'
-    )
-    output.check_verdict(tmp_path)
-    for verdict in ("failed; submission.zip stands with 3 masks", "degraded; submission.zip stands", "no submission"):
-        log.write_text(f'[{{"data":"verdict: complete; of an earlier start\\n"}},{{"data":"verdict: {verdict}\\n"}}]')
-        with pytest.raises(DeliveryError, match=f"a run that ended '{verdict}', wanted every volume predicted"):
-            output.check_verdict(tmp_path)
+def line(verdict: str = "complete", **entries: object) -> str:
+    files = {"submission.zip": hashlib.sha256(SUBMISSION).hexdigest()}
+    return result_line("submit", verdict, **{"manifest_sha256": OURS, "files": files} | entries)
+
+
+def test_a_complete_run_over_our_bundle_passes(tmp_path) -> None:
+    leave(tmp_path, line("failed"), line())  # the last one counts
+    output.check_result(tmp_path, OURS)
+
+
+@pytest.mark.parametrize("lines", [(), ("verdict: complete; submission.zip holds 3 masks", f"manifest sha256 {OURS}")])
+def test_a_log_without_the_line_is_refused(tmp_path, lines) -> None:
+    leave(tmp_path, *lines)
+    with pytest.raises(DeliveryError, match=r"kernel\.log: expected a line 'surface-submit: .*got none.*pushes the"):
+        output.check_result(tmp_path, OURS)
+    (tmp_path / "vesuvius-surface-kernel.log").unlink()
+    with pytest.raises(DeliveryError, match=r"\*\.log: expected a line 'surface-submit: .*got none"):
+        output.check_result(tmp_path, OURS)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ((line()[:-1],), "line 'surface-submit: …': expected JSON"),
+        ((line().replace('"files"', '"left"'),), "expected the entries .*others or fewer: files, left"),
+        ((result_line("train", "finished"),), "expected 'complete' or .* of 'submit', got 'finished' of 'train'"),
+        ((line(manifest_sha256="b" * 64),), "another bundle: manifest bbbbbbbbbbbbbbbb, not aaaaaaaaaaaaaaaa"),
+        ((line(manifest_sha256=""),), "another bundle: manifest unknown, not aaaaaaaaaaaaaaaa"),
+        ((line("failed", message="it died"),), r"a run that ended 'failed' \(it died\), not with every volume"),
+        ((line(), line("degraded")), "a run that ended 'degraded'"),
+        ((line("no submission", files={}),), "a run that ended 'no submission'"),
+        ((line(files={}),), "names no submission.zip among what the run left"),
+    ],
+)
+def test_any_other_line_is_refused(tmp_path, lines, told) -> None:
+    leave(tmp_path, *lines)
+    with pytest.raises(DeliveryError, match=rf"{told}.*pushes the kernel again"):
+        output.check_result(tmp_path, OURS)
+
+
+def test_another_zip_than_the_run_left_came_damaged(tmp_path) -> None:
+    leave(tmp_path, line())
+    (tmp_path / "submission.zip").write_bytes(zip_bytes({"1.tif": TIFF}))
+    with pytest.raises(zipfile.BadZipFile, match="not the one that the run left"):
+        output.check_result(tmp_path, OURS)
+
+
+def test_a_log_that_is_as_it_was_printed_is_read_too(tmp_path) -> None:
+    leave(tmp_path)
+    for text in (f"prose\n{line()}\n", f'["not as Kaggle writes it"]\n{line()}'):
+        (tmp_path / "vesuvius-surface-kernel.log").write_text(text)
+        output.check_result(tmp_path, OURS)

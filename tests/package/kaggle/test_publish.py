@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 from package.deliveries import DATASET, FILES, OWNER, write_bundle
-from package.kaggle_server import SUBMISSION, Kaggle
+from package.kaggle_server import SUBMISSION, Kaggle, log_of
 
 from surface_package.kaggle import client, publish, upload
 from surface_package.kaggle.client import Answer, ClientError
 from surface_package.kaggle.delivery import Delivery, DeliveryError, staged
-from surface_package.kaggle.record import Record
-from surface_package.kaggle.upload import Sent
+from surface_package.kaggle.publish_record import PublishRecord
+from surface_package.kaggle.upload import SentDataset
 from surface_package.target import TargetError, read_target
 
 SUBMIT = "CreateCodeSubmission"
@@ -23,19 +23,23 @@ def beside(delivery: Delivery) -> list[str]:
     return sorted(path.name for path in delivery.bundle.parent.iterdir())
 
 
-def recorded(delivery: Delivery, version: int | None) -> Record:
+def recorded(delivery: Delivery, version: int | None) -> PublishRecord:
     """The record of a bundle that was sent to where no dataset was, and came to be that version."""
-    return Record(delivery.digest(), Sent(DATASET, upload.digest(delivery.files()), 0, version))
+    sent = SentDataset(dataset=DATASET, digest=upload.digest(delivery.files()), version_before=0, version=version)
+    return PublishRecord(manifest_sha256=delivery.digest(), sent=sent)
+
+
+def recorded_nothing(delivery: Delivery) -> PublishRecord:
+    return PublishRecord(manifest_sha256=delivery.digest(), sent=SentDataset(dataset=DATASET))
 
 
 def seed(delivery: Delivery, kaggle: Kaggle) -> None:
     """As a publish leaves things once the dataset is ready: version 1 on Kaggle, the record beside the bundle."""
-    kaggle.version = 1
+    kaggle.version, kaggle.files = 1, {"manifest.json": delivery.digest()}
     recorded(delivery, version=1).write(delivery)
 
 
 def test_first_publish_then_the_submission_then_nothing_then_a_new_version(delivery, kaggle, capsys) -> None:
-    kaggle.log = f"bundle verified: 2 files, manifest sha256 {delivery.digest()}"
     files_before = {path.name: path.read_bytes() for path in delivery.bundle.iterdir()}
     publish.publish(delivery)
     out = capsys.readouterr().out
@@ -68,8 +72,10 @@ def test_first_publish_then_the_submission_then_nothing_then_a_new_version(deliv
     kaggle.requests.clear()
     publish.publish(replace(delivery, submit=True))
     assert kaggle.calls()[:5] == [
-        *("GetDatasetStatus", "GetDataset"),
-        *("ListSubmissions", "GetSubmissionLimits"),
+        "GetDatasetStatus",
+        "GetDataset",
+        "ListSubmissions",
+        "GetSubmissionLimits",
         SUBMIT,
     ]
     (submitted,) = kaggle.bodies(SUBMIT)
@@ -85,7 +91,6 @@ def test_first_publish_then_the_submission_then_nothing_then_a_new_version(deliv
     assert capsys.readouterr().out.endswith("score of version 1: public 0.561, private 0.553\n")
 
     write_bundle(delivery.bundle, b"other")
-    kaggle.log = f"manifest sha256 {delivery.digest()}"
     kaggle.requests.clear()
     publish.publish(delivery)
     out = capsys.readouterr().out
@@ -125,7 +130,7 @@ def test_dataset_failures_are_told_and_each_new_run_goes_on(delivery, kaggle) ->
     # After an upload Kaggle goes on telling "ready", of the version before.
     kaggle.pending.append("READY")
     # The second question would come after the end of the time: one is asked, however slow the machine.
-    with pytest.raises(DeliveryError, match=r"still stands at 'version 1, the one before' after 60 s. Run publish"):
+    with pytest.raises(DeliveryError, match=r"is still 'version 1, the one before' after 60 s. Run publish"):
         publish.publish(replace(delivery, poll_s=61))
     sent = {name: hashlib.sha256((delivery.bundle / name).read_bytes()).hexdigest() for name in FILES}
     assert kaggle.files == sent
@@ -145,7 +150,7 @@ def test_kernel_failures_are_told_and_each_new_run_goes_on(delivery, kaggle, cap
     def go_on() -> None:
         """As publish, without asking again how the dataset stands."""
         with staged(delivery) as folder:
-            record = publish.send_kernel(delivery, target, Record.read(delivery, target), folder)
+            record = publish.send_kernel(delivery, target, PublishRecord.read(delivery, target), folder=folder)
         publish.take_output(delivery, target, record)
 
     def told(match: str) -> None:
@@ -166,35 +171,43 @@ def test_kernel_failures_are_told_and_each_new_run_goes_on(delivery, kaggle, cap
     told(rf"version 2 ended with ERROR: exit code 1\.\n  Read its log, in .*bundle\.output or by: kaggle .*{OWNER}/")
     (log,) = delivery.beside(".output").glob("*.log")
     assert "what went wrong" in log.read_text()
-    kaggle.log = ""
+    kaggle.log = None
     seen = [line.split(" (")[0] for line in capsys.readouterr().out.splitlines()]
     assert seen[-2:] == ["  kernel: no answer", "  kernel: ERROR"]
 
     kaggle.output = {"report.txt": b"degraded"}
-    told(r"left no submission.zip")
+    told(r"names no submission.zip among what the run left")
 
     kaggle.output = {"submission.zip": SUBMISSION}
+    kaggle.log = log_of("verdict: complete; submission.zip holds 1 mask")
+    told(r"expected a line 'surface-submit: .*, got none(.|\n)*pushes the kernel again")
+
+    kaggle.log = kaggle.printed("degraded")
+    told(r"a run that ended 'degraded' .*, not with every volume predicted")
+
+    kaggle.log = None
     publish.publish(delivery)
-    assert len(kaggle.bodies("SaveKernel")) == 5
+    assert len(kaggle.bodies("SaveKernel")) == 7
     assert not {"StartBlobUpload", "CreateDataset", "CreateDatasetVersion"} & set(kaggle.calls())
-    assert "submits version 4" in capsys.readouterr().out
+    assert "submits version 6" in capsys.readouterr().out
 
 
 def test_output_failures_are_told_and_each_new_run_goes_on(delivery, kaggle) -> None:
     target = read_target(delivery.root / "kernel-metadata.json", public=False)
+    kaggle.files = {"manifest.json": delivery.digest()}
     record = recorded(delivery, version=1).pushed("0" * 64, 3).write(delivery)
 
     def told(match: str, version: int | None) -> None:
         with pytest.raises((ClientError, DeliveryError), match=match):
             publish.take_output(delivery, target, record)
-        assert Record.read(delivery, target).kernel_version == version
+        assert PublishRecord.read(delivery, target).kernel_version == version
 
     kaggle.fail("ListKernelSessionOutput", 500, code=500, message="boom")
     told(r"output did not come(.|\n)*boom(.|\n)*then run publish again", 3)
     kaggle.fail("output", 503)  # the client keeps the error's page under the file's name
     told(r"came damaged(.|\n)*fetches the output again", 3)
     kaggle.output["left/1407735.tif"] = b"II"
-    told(r"holds left/1407735.tif, wanted no .tif(.|\n)*pushes the kernel again", None)
+    told(r"holds left/1407735.tif, but no .tif may(.|\n)*pushes the kernel again", None)
     del kaggle.output["left/1407735.tif"]
     assert publish.take_output(delivery, target, record).output_sha256 == hashlib.sha256(SUBMISSION).hexdigest()
 
@@ -236,7 +249,7 @@ def test_a_changed_script_is_pushed_again(delivery, monkeypatch) -> None:
     for pushes, text in ((1, "first"), (1, "first"), (2, "other")):
         (delivery.root / "kernel" / "submit.py").write_text(text)
         with staged(delivery) as folder:
-            publish.send_kernel(delivery, target, Record.read(delivery, target), folder)
+            publish.send_kernel(delivery, target, PublishRecord.read(delivery, target), folder=folder)
         assert asked.count(["kernels", "push"]) == pushes
 
 
@@ -247,7 +260,7 @@ def test_a_dataset_that_came_out_failed_is_sent_anew(delivery, monkeypatch) -> N
     record = replace(recorded(delivery, version=None), kernel_version=1).write(delivery)
     with pytest.raises(DeliveryError, match=rf"dataset {DATASET} came out 'failed'. Run publish again: it sends it"):
         publish.send_dataset(delivery, target, record)
-    assert Record.read(delivery, target) == Record(delivery.digest(), Sent(DATASET))
+    assert PublishRecord.read(delivery, target) == recorded_nothing(delivery)
 
 
 def test_a_dataset_that_is_sent_again_is_run_again(delivery, kaggle) -> None:
@@ -255,8 +268,8 @@ def test_a_dataset_that_is_sent_again_is_run_again(delivery, kaggle) -> None:
     done = replace(recorded(delivery, version=1).pushed("0" * 64, 3), output_sha256="1" * 64, submitted=True)
     kaggle.version = 2  # somebody added one
     again = publish.send_dataset(delivery, target, done)
-    assert again == Record(delivery.digest(), replace(done.sent, version_before=2, version=3))
-    assert Record.read(delivery, target) == again
+    assert again == replace(recorded_nothing(delivery), sent=replace(done.sent, version_before=2, version=3))
+    assert PublishRecord.read(delivery, target) == again
 
 
 def test_dry_run_prints_every_command_and_file_and_touches_nothing(delivery, kaggle, capsys) -> None:
@@ -313,11 +326,11 @@ def test_command_line_says_what_it_takes(delivery, tmp_path, capsys, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(publish, "publish", taken.append)
         assert publish.run(arguments(delivery, "--submit")) == 0
-    assert taken == [Delivery(delivery.bundle, submit=True)]
+    assert taken == [Delivery(bundle=delivery.bundle, submit=True)]
     assert publish.run(arguments(replace(delivery, bundle=delivery.bundle), "--timeout-s", "0")) == 1
     assert "--timeout-s is 0.0" in capsys.readouterr().err
     assert publish.run(arguments(replace(delivery, bundle=delivery.bundle), "--dry-run", "--fold", "3")) == 1
-    assert "Give a BUNDLE, or --checkpoints RUN" in capsys.readouterr().err
+    assert "Name a BUNDLE, or --checkpoints RUN" in capsys.readouterr().err
     missing = argparse.Namespace(**vars(arguments(delivery, "--dry-run")) | {"bundle": tmp_path / "none"})
     assert publish.run(missing) == 1
-    assert "found no manifest.json" in capsys.readouterr().err
+    assert "manifest.json: no such file" in capsys.readouterr().err

@@ -36,6 +36,6 @@ def test_the_third_failure_in_a_row_is_raised(delivery, capsys) -> None:
 
 
 def test_the_end_of_the_time_says_how_to_go_on(delivery) -> None:
-    endless = Delivery(delivery.bundle, delivery.root, timeout_s=1, poll_s=2)
-    with pytest.raises(DeliveryError, match=r"score still stands at 'PENDING' after 1 s. Run publish again to go on"):
+    endless = Delivery(bundle=delivery.bundle, root=delivery.root, timeout_s=1, poll_s=2)
+    with pytest.raises(DeliveryError, match=r"score is still 'PENDING' after 1 s. Run publish again to wait"):
         wait(endless, "score", looks(("PENDING", False)))

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from package.fake_bundle import make_bundle
+from package.fake_bundle import make_bundle, result_line
 
-from surface_package.build import manifest, wheels
+from surface_package.build import manifest, protocol, wheels
 from surface_package.rehearsal import enclosure, pythons
-from surface_package.rehearsal.image import Image
+from surface_package.rehearsal.image import PythonImage
 from surface_package.rehearsal.pythons import Interpreter, PythonError
-from surface_package.rehearsal.stage import AUDIT_HOOK, NAMESPACES, Run
+from surface_package.rehearsal.sandbox import AUDIT_HOOK, NAMESPACES, SandboxRun
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -63,7 +63,7 @@ def test_each_candidate_is_tried_and_told_where_it_fails(bare_machine: Path, cap
     assert pythons.find() == {"3.98": [Interpreter(second, "3.98.0")], "3.99": [Interpreter(good, "3.99.1")]}
     told = [record.getMessage() for record in caplog.records]
     assert [
-        re.match(r"not tried: (\S+): found .*, wanted CPython 3\.11 or newer that runs", line)[1] for line in told
+        re.match(r"not tried: (\S+): expected CPython 3\.11 or newer that runs, got ", line)[1] for line in told
     ] == [str(path) for path in broken.values()]
     assert "'pyenv: python3.91: command not found' and exit code 127" in told[0]
 
@@ -73,7 +73,7 @@ def test_a_build_that_takes_other_wheels_is_refused(bare_machine: Path) -> None:
     path.write_text(f"#!/bin/sh\nexec {sys.executable} -I -c \"import sys; sys.abiflags = '$FLAGS'; $3\"\n")
     assert pythons.ask(path).minor == HERE
     path.write_text(path.read_text().replace("$FLAGS", "t"))
-    with pytest.raises(PythonError, match=r"found 'cpythont 3\.\d+\.\d+' and exit code 0, wanted CPython"):
+    with pytest.raises(PythonError, match=r"expected CPython .*, got 'cpythont 3\.\d+\.\d+' and exit code 0"):
         pythons.ask(path)
 
 
@@ -82,7 +82,7 @@ def test_one_that_hangs_is_given_up(bare_machine: Path, monkeypatch: pytest.Monk
     path.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     path.chmod(0o755)
     monkeypatch.setattr(pythons, "PROBE_LIMIT_S", 0.2)
-    with pytest.raises(PythonError, match=r"python3\.99: found .*timed out.*, wanted CPython"):
+    with pytest.raises(PythonError, match=r"python3\.99: expected CPython .*, got .*timed out"):
         pythons.ask(path)
 
 
@@ -117,8 +117,8 @@ def test_one_that_is_given_comes_first_and_must_run(
     found, given = fake(bare_machine / "python3.99"), fake(tmp_path / "python", "cpython 3.99.0")
     assert pythons.find([given]) == {"3.99": [Interpreter(given, "3.99.0"), Interpreter(found, "3.99.1")]}
     assert list(pythons.find([fake(tmp_path / "same", f"cpython {HERE}.7")])) == ["3.99"]
-    assert f"same is Python {HERE}.7, as the one that rehearses" in caplog.text
-    with pytest.raises(PythonError, match=r"none: found .*No such file.*, wanted CPython 3\.11"):
+    assert f"same is Python {HERE}.7, like the one that rehearses" in caplog.text
+    with pytest.raises(PythonError, match=r"none: expected CPython 3\.11 .*, got .*No such file"):
         pythons.find([tmp_path / "none"])
 
 
@@ -127,42 +127,55 @@ def test_of_each_minor_version_the_first_that_makes_an_environment_is_tried(
 ) -> None:
     tried: list[str] = []
 
-    def make_bare(interpreter: Interpreter, folder: Path) -> Image:
+    def make_bare(interpreter: Interpreter, folder: Path) -> PythonImage:
         tried.append(interpreter.version)
         if interpreter.version.endswith(".1"):
-            raise PythonError("found no ensurepip")
-        return Image(interpreter.path, folder)
+            raise PythonError("no ensurepip")
+        return PythonImage(python=interpreter.path, site=folder)
 
     class Acted:
-        def __init__(self, *_: object) -> None: ...
+        def __init__(self, **_: object) -> None: ...
 
-        def play(self, *_: object, shown: bool) -> Run:
-            return Run(1, 0.0, 0, ("finding: found x",), ())
+        def run(self, *_: object, program: str) -> SandboxRun:
+            result = protocol.read_result(result_line(program, "refused", findings=["expected y, got x"]), program)
+            return SandboxRun(exit_code=1, wall_s=0.0, peak_bytes=0, result=result, fault="", left=())
 
     monkeypatch.setattr(pythons, "make_bare", make_bare)
-    monkeypatch.setattr(pythons, "Stage", Acted)
+    monkeypatch.setattr(pythons, "Sandbox", Acted)
     made = make_bundle(tmp_path / "bundle", python=["3.11", "3.12", "3.13"])
     versions = {"3.12": ["3.12.1", "3.12.2", "3.12.3"], "3.13": ["3.13.1"], "3.14": ["3.14.2"]}
     found = {minor: [Interpreter(tmp_path, version) for version in all_] for minor, all_ in versions.items()}
-    assert pythons.go_through(found, made, tmp_path, AUDIT_HOOK) == (["3.12.2"], ["found x (Python 3.12.2)"])
+    tried_on, findings = pythons.try_pythons(found, made, tmp_path, isolation=AUDIT_HOOK)
+    assert (tried_on, findings) == (["3.12.2"], ["expected y, got x (Python 3.12.2)"])
     assert tried == ["3.12.1", "3.12.2", "3.13.1"]
     assert "Python 3.14: not tried, the bundle lists 3.11, 3.12, 3.13" in caplog.text
+
+
+def test_a_script_that_says_nothing_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[Interpreter]
+) -> None:
+    script = tmp_path / "silent.py"
+    script.write_text("print('installed, compiled, 20 modules of surface_kernel imported')")
+    monkeypatch.setattr(pythons.bare, "__file__", str(script))
+    made = make_bundle(tmp_path / "bundle")
+    (finding,) = pythons.install_on(others[0], made, tmp_path / "tried", isolation=AUDIT_HOOK)
+    assert "expected a line 'surface-submit: {…}' that says how the run ended, got none; exit code 0" in finding
 
 
 def test_none_is_told_and_in_ci_a_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = make_bundle(tmp_path / "bundle", python=[HERE, "3.99"])
-    assert pythons.go_through({}, made, tmp_path, AUDIT_HOOK) == ([], [])
-    line = f"Pythons: found none to try but {HERE}, wanted one that the bundle lists (3.99); see --python"
+    assert pythons.try_pythons({}, made, tmp_path, isolation=AUDIT_HOOK) == ([], [])
+    line = f"Pythons: expected one besides {HERE} that the bundle lists (3.99), got none; see --python"
     assert line in caplog.text
     monkeypatch.setenv("CI", "true")
-    assert pythons.go_through({}, made, tmp_path, AUDIT_HOOK) == ([], [line])
+    assert pythons.try_pythons({}, made, tmp_path, isolation=AUDIT_HOOK) == ([], [line])
 
 
 def test_a_python_without_venv_is_told(tmp_path: Path) -> None:
     python = Interpreter(fake(tmp_path / "python3.99", "ensurepip is not available", 1), "3.99.1")
-    with pytest.raises(PythonError, match=r"found no way to make an environment \(ensurepip is not available\)"):
+    with pytest.raises(PythonError, match=r"expected venv and pip, got no environment \(ensurepip is not available\)"):
         pythons.make_bare(python, tmp_path / "made")
 
 
@@ -172,7 +185,7 @@ def others() -> list[Interpreter]:
     listed = wheels.pythons(wheels.read_pins())
     found = [interpreters[0] for minor, interpreters in pythons.find().items() if minor in listed]
     if not found and os.environ.get("CI"):
-        pytest.fail(f"found no Python of {', '.join(listed)} besides {HERE}, wanted one in CI")
+        pytest.fail(f"expected a Python of {', '.join(listed)} besides {HERE} in CI, got none")
     if not found:
         pytest.skip(f"no Python of {', '.join(listed)} here besides {HERE}")
     return found
@@ -181,11 +194,13 @@ def others() -> list[Interpreter]:
 def test_the_kernel_installs_on_every_other_python_and_what_is_bare_of_torch_is_imported(
     others: list[Interpreter], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    modules = {path.stem: path.read_text() for path in (manifest.ROOT / "kernel" / "surface_kernel").glob("[a-z]*.py")}
+    kernel = manifest.ROOT / "kernel" / "surface_kernel"
+    texts = {path.relative_to(kernel).with_suffix("").as_posix(): path.read_text() for path in kernel.rglob("*.py")}
+    modules = {name: text for name, text in texts.items() if name not in ("__init__", "__main__")}
     made = make_bundle(tmp_path / "bundle", modules=modules)
     isolation = NAMESPACES if enclosure.possible() else AUDIT_HOOK
     found = {other.minor: [other] for other in others}
-    tried, findings = pythons.go_through(found, made, tmp_path / "pythons", isolation)
+    tried, findings = pythons.try_pythons(found, made, tmp_path / "pythons", isolation=isolation)
     assert (tried, findings) == ([other.version for other in others], [])
     assert len(
         re.findall(r"installed, compiled, (\d\d) modules of surface_kernel imported; .*torch", caplog.text)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from surface_package.rehearsal.watch import Watch, memory_bytes, tree
+from surface_package.rehearsal.watch import MemoryWatch, memory_bytes, tree
 
 # A child holds 64 MB, its own child 32 MB more; both say so and wait for their input to end.
 CHILD = """
@@ -25,7 +25,7 @@ if child:
 def test_the_peak_counts_children_of_children() -> None:
     command = [sys.executable, "-c", CHILD, "64", CHILD]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        with Watch(process.pid, period_s=0.02) as watch:
+        with MemoryWatch(process.pid, period_s=0.02) as watch:
             assert process.stdout is not None
             assert process.stdout.readline() == b"holding\n"
             assert len(tree(process.pid)) == 2
@@ -41,12 +41,12 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     assert memory_bytes(process.pid) == 0
-    with Watch(process.pid) as watch:
+    with MemoryWatch(process.pid) as watch:
         pass
     assert watch.peak_bytes == 0
 
 
-def test_resident_memory_stands_in_where_shares_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resident_memory_stands_in_where_shares_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     read_text = Path.read_text
 
     def no_shares(path: Path) -> str:

@@ -8,7 +8,7 @@ from package.fake_bundle import make_competition
 from PIL import Image
 
 from surface_kernel.volumes.mask_files import write_mask
-from surface_package.rehearsal.stage import check_masks
+from surface_package.rehearsal.masks import check_masks
 
 
 def tiff(pages: list[Image.Image]) -> bytes:
@@ -25,14 +25,14 @@ BITS = [page.convert("1") for page in grey((2, 3, 4))]
 MASKS = [
     (tiff(grey((2, 3, 4))), []),
     (tiff(grey((2, 3, 4), 0)), []),
-    (tiff(grey((3, 3, 4))), ["found a mask of (3, 3, 4), wanted (2, 3, 4) as its image has"]),
-    (tiff(grey((2, 4, 3))), ["found a mask of (2, 4, 3), wanted (2, 3, 4) as its image has"]),
-    (tiff(grey((2, 3, 4), 2)), ["found a page of mode L with the values [2], wanted uint8 of 0 and 1"]),
-    (tiff(grey((2, 3, 4), 255)), ["found a page of mode L with the values [255], wanted uint8 of 0 and 1"]),
-    (tiff(BITS), ["found a page of mode 1 with the values"]),
-    (tiff([*grey((1, 3, 4)), *grey((1, 3, 5))]), ["found a mask of (2, 0, 0)", "found pages of [(4, 3), (5, 3)]"]),
-    (tiff(grey((2, 3, 4)))[:40], ["wanted a mask and its image"]),
-    (b"II*\0", ["wanted a mask and its image"]),
+    (tiff(grey((3, 3, 4))), ["expected a mask of (2, 3, 4) as its image has, got (3, 3, 4)"]),
+    (tiff(grey((2, 4, 3))), ["expected a mask of (2, 3, 4) as its image has, got (2, 4, 3)"]),
+    (tiff(grey((2, 3, 4), 2)), ["expected pages of uint8 0 and 1, got mode L with the values [2]"]),
+    (tiff(grey((2, 3, 4), 255)), ["expected pages of uint8 0 and 1, got mode L with the values [255]"]),
+    (tiff(BITS), ["got mode 1 with the values"]),
+    (tiff([*grey((1, 3, 4)), *grey((1, 3, 5))]), ["got (2, 0, 0)", "expected pages of one size, got [(4, 3), (5, 3)]"]),
+    (tiff(grey((2, 3, 4)))[:40], ["expected a mask and its image, got "]),
+    (b"II*\0", ["expected a mask and its image, got "]),
 ]
 
 
@@ -59,4 +59,4 @@ def test_a_mask_without_an_image_is_a_finding(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "submission.zip", "w") as archive:
         archive.writestr("8.tif", MASKS[0][0])
     (finding,) = check_masks(tmp_path / "submission.zip", competition)
-    assert finding.startswith("8.tif: found VolumeError: ")
+    assert finding.startswith("8.tif: expected a mask and its image, got VolumeError: ")

@@ -11,11 +11,11 @@ from surface_package.build import leaks, licences, manifest, sources, wheels
 from surface_package.build.sources import Sources
 from surface_package.kaggle.delivery import DeliveryError
 
-FORMAT = "surface-training/1"  # as kernel/train_on_kaggle.py wants it
+FORMAT = "surface-training/1"  # as kernel/train_on_kaggle.py expects it
 SETTINGS = "settings.toml"
 PACKAGES = ("kernel/surface_kernel", "train/surface_score", "train/surface_train")  # all that `fit` imports of ours
-# Settings are judged by the code that will read them; this package must not know it.
-_JUDGE = """
+# Settings are checked by the code that will read them; this package must not import it.
+_READ_SETTINGS = """
 import json, sys
 from pathlib import Path
 from surface_train import settings
@@ -27,28 +27,29 @@ print(json.dumps({"network": chosen.network.to_mapping(), "labels_dir": chosen.l
 """
 
 
-def make(folder: Path, settings: Path, fold: str, root: Path) -> dict[str, Path]:
-    """Make a bundle in an empty folder and give its files by name; the same commit and settings give the same bytes.
+def make(folder: Path, *, settings: Path, fold: str, root: Path) -> dict[str, Path]:
+    """Make a bundle and return its files by name; the same commit and settings give the same bytes.
 
-    Raises WheelError, and DeliveryError for settings that cannot be trained there or code that no commit holds.
+    Args:
+        folder: an empty one to make it in.
+        settings: the TOML file that `fit` takes.
+        fold: the validation fold, or "all".
+        root: the clone.
+
+    Raises:
+        WheelError: a pinned wheel cannot be had.
+        DeliveryError: the settings cannot be trained there, or no commit holds the code.
     """
-    if not (fold == "all" or fold.isdigit()):
-        raise DeliveryError(f"--fold is {fold!r}. Give the number of the fold to check on, or all.")
-    if not settings.is_file():
-        raise DeliveryError(f"{settings} is no file. Give settings as those in train/settings.")
-    text = settings.read_text(errors="replace")
-    found = leaks.in_text(text) or leaks.in_paths(text, (manifest.ROOT, Path.home()))
-    if found:
-        raise DeliveryError(f"{settings} holds {found}. Take it out: it would be uploaded.")
+    _check_asked(settings, fold)
     code = _committed(root, folder / "clone")
-    pins = wheels.needed(wheels.read_pins(), [_judged(settings, code.root)])
-    carried = wheels.gather(pins, wheels.cache_folder())
+    pins = wheels.needed(wheels.read_pins(), [_network(settings, code.root)])
     made = folder / "made"
     made.mkdir()
-    for path in carried:
+    for path in wheels.gather(pins, wheels.cache_folder()):
         (made / path.name).write_bytes(path.read_bytes())
     ours = [wheels.write_wheel(code.root / package, code.version, made) for package in PACKAGES]
     (made / SETTINGS).write_bytes(settings.read_bytes())
+    names = [wheel.name.split("-")[0].replace("_", "-") for wheel in ours]
     files = {path.name: path for path in sorted(made.iterdir())}
     contents = {
         "format": FORMAT,
@@ -56,16 +57,23 @@ def make(folder: Path, settings: Path, fold: str, root: Path) -> dict[str, Path]
         "commit": code.commit,
         "settings": SETTINGS,
         "fold": fold,
-        "requirements": [f"{wheel.name.split('-')[0].replace('_', '-')}=={code.version}" for wheel in ours]
-        + wheels.requirements(pins),
+        "requirements": [*(f"{name}=={code.version}" for name in names), *wheels.requirements(pins)],
         "python": wheels.pythons(pins),
         "licences": {path.name: licences.of_wheel(path) for path in files.values() if path.suffix == ".whl"},
-        "files": {
-            name: {"sha256": manifest.sha256(path), "bytes": path.stat().st_size} for name, path in files.items()
-        },
+        "files": manifest.listed(made),
     }
     (made / manifest.NAME).write_text(json.dumps(contents, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return files | {manifest.NAME: made / manifest.NAME}
+
+
+def _check_asked(settings: Path, fold: str) -> None:
+    if not (fold == "all" or fold.isdigit()):
+        raise DeliveryError(f"--fold is {fold!r}. Set the number of the validation fold, or all.")
+    if not settings.is_file():
+        raise DeliveryError(f"{settings} is no file. Name a file like those in train/settings.")
+    text = settings.read_text(errors="replace")
+    if secret := leaks.in_text(text) or leaks.in_paths(text, (manifest.ROOT, Path.home())):
+        raise DeliveryError(f"{settings} holds {secret}. Take it out: it would be uploaded.")
 
 
 def _committed(root: Path, folder: Path) -> Sources:
@@ -73,28 +81,26 @@ def _committed(root: Path, folder: Path) -> Sources:
     try:
         return sources.take(root, folder, paths=(*PACKAGES, "setup.cfg"))
     except sources.SourceError as error:
-        found = str(error).partition(", wanted")[0]
-        raise DeliveryError(f"{found}. Commit it first: the weights will name the commit that trained them.") from error
+        advice = "Commit it first: the weights will name the commit that trained them."
+        raise DeliveryError(f"{error.root} has {error.changed}. {advice}") from error
 
 
-def _judged(settings: Path, root: Path) -> Architecture:
-    """Let the code of a clone read the settings; give their network."""
+def _network(settings: Path, root: Path) -> Architecture:
+    """Let the code of a clone read the settings; return their network."""
     rooms = os.pathsep.join(str(root / room) for room in ("kernel", "train"))
-    command = [sys.executable, "-c", _JUDGE, str(settings.absolute())]
+    command = [sys.executable, "-c", _READ_SETTINGS, str(settings.absolute())]
     environment = os.environ | {"PYTHONPATH": rooms, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    judge = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace")
-    if judge.returncode:
-        raise DeliveryError((judge.stderr.strip().splitlines() or [f"{settings} could not be read"])[-1])
-    told = json.loads(judge.stdout)
-    if told["labels_dir"]:
-        raise DeliveryError(
-            f"{settings} names the labels_dir {told['labels_dir']}, which Kaggle has not. Leave it out."
-        )
-    return Architecture.from_mapping(told["network"])
+    reader = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace")
+    if reader.returncode:
+        raise DeliveryError((reader.stderr.strip().splitlines() or [f"{settings} could not be read"])[-1])
+    chosen = json.loads(reader.stdout)
+    if chosen["labels_dir"]:
+        raise DeliveryError(f"{settings} names the labels_dir {chosen['labels_dir']}, absent on Kaggle. Leave it out.")
+    return Architecture.from_mapping(chosen["network"])
 
 
 def script(root: Path, after_step: int) -> str:
-    """Give the code that Kaggle receives: train_on_kaggle.py and the submit.py that it imports, as one file."""
+    """Return the code that Kaggle receives: train_on_kaggle.py and the submit.py that it imports, as one file."""
     texts = {name: (root / "kernel" / f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
     return _ONE_FILE.format(texts=texts, words=["--after-step", str(after_step)])
 
