@@ -120,7 +120,7 @@ def test_settings_that_cannot_be_meant_are_named(tmp_path, text):
 
 
 def test_stages_of_other_members_than_the_bundle_has_are_refused(tmp_path):
-    with pytest.raises(SettingsError, match="stages: found the members 0, wanted each of 0 to 1"):
+    with pytest.raises(SettingsError, match="stages: expected the members 0 to 1, as there are weights, got 0"):
         read_bundle(bundle(tmp_path, settings=b'{"stages": [["0 none"]]}'))
 
 

@@ -25,7 +25,12 @@ class World:
         self.clock = Clock(budget_s, lambda: self.now_s)
         volumes = [VolumeProgress(case=case, path=Path(f"{case}.tif"), shape_zyx=SHAPE) for case in cases]
         self.plan = Plan(
-            volumes, passes=passes, ledger=self.ledger, clock=self.clock, free_bytes=lambda: self.free_bytes
+            volumes,
+            passes=passes,
+            ledger=self.ledger,
+            clock=self.clock,
+            free_bytes=lambda: self.free_bytes,
+            clear_unscanned=True,
         )
         self.known(0.001)
 
