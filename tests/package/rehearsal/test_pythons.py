@@ -151,14 +151,12 @@ def test_of_each_minor_version_the_first_that_makes_an_environment_is_tried(
     assert "Python 3.14: not tried, the bundle lists 3.11, 3.12, 3.13" in caplog.text
 
 
-def test_a_script_that_says_nothing_is_a_finding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[Interpreter]
-) -> None:
+def test_a_script_that_says_nothing_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "silent.py"
     script.write_text("print('installed, compiled, 20 modules of surface_kernel imported')")
     monkeypatch.setattr(pythons.bare, "__file__", str(script))
-    made = make_bundle(tmp_path / "bundle")
-    (finding,) = pythons.install_on(others[0], made, tmp_path / "tried", isolation=AUDIT_HOOK)
+    made, here = make_bundle(tmp_path / "bundle"), Interpreter(Path(sys.executable), HERE)
+    (finding,) = pythons.install_on(here, made, tmp_path / "tried", isolation=AUDIT_HOOK)
     assert "expected a line 'surface-submit: {…}' that says how the run ended, got none; exit code 0" in finding
 
 
