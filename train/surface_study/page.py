@@ -26,7 +26,7 @@ from surface_study.plan import (
 from surface_study.reading import Reading
 from surface_study.table import NEW, OLD, Key, Number
 from surface_study.worlds import Shares, World
-from surface_train.records.record import commit
+from surface_train.records.environment import commit
 
 NAME = "bias_study"
 COMMAND = "scripts/bias_study.sh"

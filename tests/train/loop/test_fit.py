@@ -36,7 +36,8 @@ from surface_train.loop.fit import Request, fit, forecast
 from surface_train.loop.state import StateError
 from surface_train.losses import loss
 from surface_train.losses.loss import TERMS
-from surface_train.records.record import Record, RecordError, commit
+from surface_train.records.environment import commit
+from surface_train.records.run_folder import RunFolder, RunFolderError
 from surface_train.settings import Average, Optimiser, Sentinel, Settings, Validation
 
 ROOT = Path(__file__).parents[3]
@@ -61,11 +62,11 @@ def small_networks(request: pytest.FixtureRequest, with_small_networks: Callable
 
 def undrawn(patched: pytest.MonkeyPatch) -> None:
     """Leave pictures and curves out: drawing one takes longer than the training."""
-    patched.setattr(Record, "picture", name_picture)
-    patched.setattr(Record, "show", lambda run, row, loss, picture: None)
+    patched.setattr(RunFolder, "picture", name_picture)
+    patched.setattr(RunFolder, "show", lambda run, row, loss, picture: None)
 
 
-def name_picture(run: Record, predicted: object, threshold: float, name: str) -> None:
+def name_picture(run: RunFolder, predicted: object, threshold: float, name: str) -> None:
     (run.folder / f"{name}.png").touch()
 
 
@@ -341,7 +342,7 @@ def test_a_finished_run_can_be_finished_again(whole: Run, world: Any, tmp_path: 
 
 def test_a_folder_with_a_run_is_not_overwritten(whole: Run, world: Any) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.folder.iterdir()}
-    with pytest.raises(RecordError, match="wanted a new one, or --resume"):
+    with pytest.raises(RunFolderError, match="got one with files; use --resume"):
         fit(world.request(whole.folder))
     assert {path: path.stat().st_mtime_ns for path in whole.folder.iterdir()} == before
 

@@ -13,7 +13,7 @@ from surface_train.loop.budget import Budget
 from surface_train.loop.finish import finish
 from surface_train.loop.run import Run
 from surface_train.loop.step import precise
-from surface_train.records.record import Record
+from surface_train.records.run_folder import RunFolder
 from surface_train.settings import Settings
 
 log = logging.getLogger("surface_train")
@@ -41,7 +41,9 @@ def fit(request: Request) -> Path:
         run = _run(request, group)
         record = run.record
         resumable = (
-            record.begin(request.settings_file, run.sides, request.resume, request.init) if group.primary else False
+            record.begin(request.settings_file, run.sides, resume=request.resume, init=request.init)
+            if group.primary
+            else False
         )
         if group.as_rank_0(resumable):
             run.resume()
@@ -69,7 +71,7 @@ def _run(request: Request, group: Group) -> Run:
     device = precise(choose(named), settings.optimiser)
     share_threads(device)
     log.info("training on %s%s", device, f", {group.size} processes" if group.size > 1 else "")
-    return Run(settings, sides, Record(request.out), device, group, request.init)
+    return Run(settings, sides, RunFolder(request.out), device, group, request.init)
 
 
 def _sides(request: Request) -> Split:

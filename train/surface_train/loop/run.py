@@ -30,7 +30,8 @@ from surface_train.loop.budget import Budget
 from surface_train.loop.schedule import learning_rate
 from surface_train.loop.state import Progress
 from surface_train.loop.step import Stepper
-from surface_train.records.record import Record, commit, origin
+from surface_train.records.environment import commit, origin
+from surface_train.records.run_folder import RunFolder
 from surface_train.settings import Augment, Settings
 
 log = logging.getLogger("surface_train")
@@ -44,7 +45,7 @@ class Run:
     """A training in progress: network, optimiser, averages, and how far they have come."""
 
     def __init__(
-        self, settings: Settings, sides: Split, record: Record, device: Device, group: Group, init: Path | None
+        self, settings: Settings, sides: Split, record: RunFolder, device: Device, group: Group, init: Path | None
     ) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.sides, self.record, self.device, self.group = settings, sides, record, device, group
