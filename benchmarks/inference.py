@@ -33,7 +33,8 @@ from surface_kernel.inference.settings import Settings  # noqa: E402
 from surface_kernel.inference.tiles import Grid  # noqa: E402
 from surface_kernel.networks import cost, network  # noqa: E402
 from surface_kernel.networks.architecture import Architecture  # noqa: E402
-from surface_kernel.networks.device import Device, share_threads  # noqa: E402
+from surface_kernel.networks.device import Device  # noqa: E402
+from surface_kernel.networks.placing import share_threads  # noqa: E402
 from surface_kernel.networks.weights import Metadata  # noqa: E402
 from surface_kernel.postprocess.drop_small_components import drop_small_components  # noqa: E402
 from surface_kernel.runs.pipeline import Pipeline  # noqa: E402
@@ -82,7 +83,7 @@ def made(kind: str) -> nn.Module:
 
 def device(planned: bool, batch: int = 1) -> Device:
     """Give the device that everything here runs on."""
-    plain = Device("cpu", "float32", batch=batch, threads=THREADS, layout="contiguous")
+    plain = Device(name="cpu", dtype="float32", batch=batch, threads=THREADS, layout="contiguous")
     return plain.within(cost.of(made("unet"), (TILE,) * 3)) if planned else plain
 
 

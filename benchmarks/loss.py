@@ -27,8 +27,9 @@ from torch.nn import functional  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from surface_kernel.networks.architecture import Architecture  # noqa: E402
-from surface_kernel.networks.device import Device, choose, share_threads  # noqa: E402
+from surface_kernel.networks.device import Device  # noqa: E402
 from surface_kernel.networks.network import build  # noqa: E402
+from surface_kernel.networks.placing import autocast, choose, place, share_threads  # noqa: E402  # noqa: E402
 from surface_train.data.truth import Truth, boundary_distance, skeleton  # noqa: E402
 from surface_train.loss_weights import LossWeights  # noqa: E402
 from surface_train.losses import loss  # noqa: E402
@@ -94,7 +95,7 @@ class Bench:
         skeletons = torch.from_numpy(np.stack([skeleton(sample, ITERATIONS) for sample in self.numpy]))
         self.maps = [given.to(device.name) for given in (labels, distances, skeletons)]
         self.centre = loss.soft_skeleton(self.truth().surface, 2 * ITERATIONS)
-        self.network = device.place(build(Architecture("Unet", "resnet18"))).train()
+        self.network = place(build(Architecture("Unet", "resnet18")), device).train()
         self.optimiser = torch.optim.AdamW(self.network.parameters())
         self.images = torch.randn(self.logits.shape, device=device.name)
 
@@ -130,7 +131,7 @@ class Bench:
 
     def _step(self) -> None:
         self.optimiser.zero_grad(set_to_none=True)
-        with self.device.autocast():
+        with autocast(self.device):
             logits = self.network(self.images)
         logits.float().mean().backward()
         self.optimiser.step()

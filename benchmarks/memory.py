@@ -51,7 +51,7 @@ class Load:
 
     def __call__(self, device_name: str | None, threads: int | None) -> Engine:
         """Make it."""
-        chosen = Device("cpu", "float32", 1, 2, "contiguous")
+        chosen = Device(name="cpu", dtype="float32", batch=1, threads=2, layout="contiguous")
         return Engine([made(self.kind)], [TOLD], Settings(), chosen, cost.Cost(1, 1, 1))
 
 
@@ -70,7 +70,7 @@ def one(kind: str, depth: int, across: int) -> float:
             assert not done.error, done.error
             peaks.append(peak_gb(pipeline._workers[0].process.pid or 0))
 
-        chosen = Device("cpu", "float32", 1, 2, "contiguous").to_mapping()
+        chosen = Device(name="cpu", dtype="float32", batch=1, threads=2, layout="contiguous").to_mapping()
         with Pipeline(Load(kind), "cpu", device=chosen) as pipeline:
             left = [unit]
             list(pipeline.run(lambda before: left.pop() if left else None, finish))

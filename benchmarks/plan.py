@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
 from surface_kernel.inference import settings  # noqa: E402
 from surface_kernel.inference.engine import Engine  # noqa: E402
-from surface_kernel.networks.device import choose  # noqa: E402
+from surface_kernel.networks.placing import choose  # noqa: E402
 from surface_kernel.postprocess.drop_small_components import drop_small_components  # noqa: E402
 from surface_kernel.volumes import volume  # noqa: E402
 from surface_score import score_case  # noqa: E402

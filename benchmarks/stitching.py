@@ -32,7 +32,8 @@ from surface_kernel.inference.predict import Member, Predictor  # noqa: E402
 from surface_kernel.inference.stitch import Blend, compile_kernels  # noqa: E402
 from surface_kernel.inference.tiles import Grid, window  # noqa: E402
 from surface_kernel.inference.views import View  # noqa: E402
-from surface_kernel.networks.device import Device, share_threads  # noqa: E402
+from surface_kernel.networks.device import Device  # noqa: E402
+from surface_kernel.networks.placing import share_threads  # noqa: E402
 from surface_kernel.volumes.intensity import Intensity  # noqa: E402
 from surface_study import reference  # noqa: E402
 
@@ -45,7 +46,7 @@ class Ours:
 
     def __init__(self, grey: np.ndarray) -> None:
         self.grey, self.grid = grey, Grid(grey.shape, (TILE,) * 3, OVERLAP)
-        device = Device("cpu", "float32", batch=BATCH, threads=THREADS)
+        device = Device(name="cpu", dtype="float32", batch=BATCH, threads=THREADS)
         share_threads(device)
         self.predictor = Predictor([Member(nn.Identity(), Intensity())], device)
         self.tables = self.predictor.tables(grey)

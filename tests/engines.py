@@ -24,7 +24,7 @@ from surface_kernel.volumes.intensity import Intensity
 
 TOLD = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), (32, 32, 32), overlap=0.25)
 DUSTY = Settings(threshold=0.5, dust_voxels=0)
-CPU = Device("cpu", "float32", batch=2, threads=1, layout="contiguous")
+CPU = Device(name="cpu", dtype="float32", batch=2, threads=1, layout="contiguous")
 
 
 def marked(shape_zyx, seed=0):

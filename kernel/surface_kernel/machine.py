@@ -21,3 +21,11 @@ def machine_bytes() -> int:
         if text.isdecimal():
             found = min(found, int(text))
     return found
+
+
+def cpu_flags() -> set[str]:
+    """Return the words of /proc/cpuinfo, the CPU's features among them; none where there is no such file."""
+    try:
+        return set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return set()

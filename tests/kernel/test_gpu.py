@@ -59,7 +59,7 @@ class Spoilt(nn.Module):
 def test_on_a_gpu_too_memory_and_logits_are_mended() -> None:
     volume, grid = noise((40, 33, 50)), Grid((40, 33, 50), (16, 16, 16), 0.5)
     member = Member(Spoilt(), Intensity(), nn.Identity())
-    with Predictor([member], Device("cuda", "float32", batch=4, threads=2)) as predictor:
+    with Predictor([member], Device(name="cuda", dtype="float32", batch=4, threads=2)) as predictor:
         found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid, [(0, View())])])
         assert "memory did not suffice: 2 tiles at a time from here on" in predictor.incidents
         assert any("repeated in float32" in incident for incident in predictor.incidents)

@@ -405,7 +405,7 @@ def test_a_device_that_is_not_there_is_one_line(predict, tmp_path):
     write_lzw(tmp_path / "in" / "3.tif", noise((2, 3, 4)))
     done = predict("--device", "tpu")
     assert done.code == 1
-    assert done.lines == ['error: device: found "tpu", wanted cpu, cuda or cuda:N']
+    assert done.lines == ['error: device: expected cpu, cuda or cuda:N, got "tpu"']
 
 
 def test_logits_and_volumes_on_disk(predict, tmp_path):

@@ -44,7 +44,7 @@ def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: py
     [
         ({"--data": "nowhere"}, "error: nowhere/train.csv: found no readable table"),
         ({"--fold": "7"}, 'error: fold: found "7", wanted 0 to 1, or all'),
-        ({"--device": "tpu"}, 'error: device: found "tpu", wanted cpu, cuda or cuda:N'),
+        ({"--device": "tpu"}, 'error: device: expected cpu, cuda or cuda:N, got "tpu"'),
         ({"--init": "nowhere"}, "error: nowhere: found no such file, wanted weights"),
         ({"--settings": "nowhere.toml"}, "error: nowhere.toml: found no readable TOML"),
     ],

@@ -25,8 +25,9 @@ from surface_kernel.machine import machine_bytes
 from surface_kernel.networks import cost, weights
 from surface_kernel.networks.architecture import DIVISOR
 from surface_kernel.networks.cost import Cost
-from surface_kernel.networks.device import Device, choose, share_threads
+from surface_kernel.networks.device import Device
 from surface_kernel.networks.network import restore
+from surface_kernel.networks.placing import choose, place_copy, share_threads, within_memory
 from surface_kernel.networks.weights import Metadata, WeightsError
 from surface_kernel.volumes.intensity import Intensity, Table
 from surface_kernel.volumes.volume import forget_planes
@@ -93,7 +94,7 @@ class Engine:
         networks = [restore(metadata.architecture, state) for metadata, state in loaded]
         costs = cost.of(networks[0], first.tile_zyx)
         if guess and all(metadata.architecture.local for metadata, _ in loaded):
-            device = device.within(costs)
+            device = within_memory(device, costs)
         return cls(networks, [metadata for metadata, _ in loaded], settings, device, costs)
 
     def __enter__(self) -> "Engine":
@@ -130,7 +131,7 @@ class Engine:
         share_threads(device)
         self.device = device
         self.members = [
-            Member(device.place_copy(network), metadata.intensity, network)
+            Member(place_copy(network, device), metadata.intensity, network)
             for network, metadata in zip(self.networks, self.told, strict=True)
         ]
         turn = Lock()

@@ -26,6 +26,7 @@ from surface_kernel.inference.stitch import Blend, NotFiniteError, finite, logit
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.inference.views import UNTURNED, View, parse_all
 from surface_kernel.networks.device import Device
+from surface_kernel.networks.placing import autocast, set_current
 from surface_kernel.volumes.intensity import Intensity, Table
 from surface_kernel.volumes.volume import forget_planes
 
@@ -83,8 +84,8 @@ class Predictor:
         self.seconds = 0.0
         self.intensities = list(dict.fromkeys(member.intensity for member in members))
         self.fed_with = [self.intensities.index(member.intensity) for member in members]
-        self.feeder = ThreadPoolExecutor(1, "feed", initializer=device.attend)
-        self.lander = ThreadPoolExecutor(1, "land", initializer=device.attend)
+        self.feeder = ThreadPoolExecutor(1, "feed", initializer=set_current, initargs=(device,))
+        self.lander = ThreadPoolExecutor(1, "land", initializer=set_current, initargs=(device,))
         self.blender, self._sharers = ThreadPoolExecutor(1, "blend"), ThreadPoolExecutor(device.threads, "share")
         self.share = shared_by(self._sharers, device.threads)
         self.copies = torch.cuda.Stream(device.name) if device.is_gpu else None  # type: ignore[no-untyped-call]
@@ -123,7 +124,7 @@ class Predictor:
         """
         if volume.shape != grid.shape_zyx:
             raise ValueError(f"found a volume of {volume.shape}, wanted the grid's {grid.shape_zyx}")
-        self.device.attend()
+        set_current(self.device)
         tables = self.tables(volume) if tables is None else tables
         yield from _Course(self, volume, grid, passes, finish, on_tiles, tables).slabs()
 
@@ -352,7 +353,7 @@ class _Course:
     def _unless_out_of_memory(self, inputs: Sequence[Tensor]) -> Tensor | None:
         try:
             members = self._predictor.members
-            with self._device.autocast():
+            with autocast(self._device):
                 return self._sum(inputs, self._device.name, lambda member: members[member].network)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):

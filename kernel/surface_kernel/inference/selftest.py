@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from surface_kernel.inference.predict import out_of_memory
 from surface_kernel.inference.stitch import look_up
-from surface_kernel.networks.device import LAYOUTS, Device, DeviceError, has_bfloat16
+from surface_kernel.networks.device import LAYOUTS, Device, DeviceError
+from surface_kernel.networks.placing import autocast, has_bfloat16, place_copy
 from surface_kernel.probability import logit, probabilities
 from surface_kernel.volumes.intensity import Intensity
 from surface_kernel.volumes.volume import forget_planes
@@ -142,7 +143,7 @@ class _Bench:
         logits = None
         while not laps or (len(laps) < 4 and time.perf_counter() - began_s < _ENOUGH_S):
             lap_s = time.perf_counter()
-            with device.autocast():
+            with autocast(device):
                 logits = _logits(network, tiles)  # the copy back waits for a GPU
             laps.append((time.perf_counter() - lap_s) / device.batch)
         assert logits is not None  # one lap is always run
@@ -153,7 +154,7 @@ class _Bench:
     def all_agree(self, device: Device) -> bool:
         """Say whether the other members agree on this device too."""
         for member in range(1, len(self._networks)):
-            with device.autocast():
+            with autocast(device):
                 logits = _logits(self._place(member, device), self._tiles[member].to(device.name))
             difference, dice = self._compare(member, logits)
             if difference > LARGEST_DIFFERENCE or dice < LEAST_DICE:
@@ -165,7 +166,7 @@ class _Bench:
         key = member, replace(device, batch=1)
         if key not in self._placed:
             self._placed.clear()
-            self._placed[key] = device.place_copy(self._networks[member])
+            self._placed[key] = place_copy(self._networks[member], device)
         return self._placed[key]
 
     def _compare(self, member: int, logits: Floats) -> tuple[float, float]:

@@ -164,6 +164,7 @@ def work(connection: Connection, load: Load, device_name: str | None, threads: i
 def _serve(connection: Connection, decoded: "queue.Queue[Any]", engine: "Engine", device_name: str | None) -> None:
     import torch
 
+    from surface_kernel.networks.placing import within_memory
     from surface_kernel.networks.device import Device
     from surface_kernel.inference.engine import LANES
 
@@ -245,7 +246,8 @@ def _decode(connection: Connection, decoded: "queue.Queue[Any]") -> None:
 
 
 def _tune(engine: "Engine", voxels: volume.Volume, device_name: str | None) -> Ready:
-    from surface_kernel.networks.device import DeviceError, choose
+    from surface_kernel.networks.device import DeviceError
+    from surface_kernel.networks.placing import choose, within_memory
 
     try:
         trials = [str(trial) for trial in engine.tune(voxels)]
@@ -253,7 +255,7 @@ def _tune(engine: "Engine", voxels: volume.Volume, device_name: str | None) -> R
         if device_name is not None or not engine.device.is_gpu:
             raise
         refused = one_line(error)
-        engine.take(choose("cpu").within(engine.cost))
+        engine.take(within_memory(choose("cpu"), engine.cost))
         trials = [refused, *(str(trial) for trial in engine.tune(voxels))]
     return _ready(engine, trials)
 

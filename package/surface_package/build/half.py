@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from surface_kernel.networks.placing import within_memory
 from surface_kernel import probability
 from surface_kernel.networks import weights
 from surface_kernel.postprocess.drop_small_components import drop_small_components
 from surface_kernel.volumes import volume
-from surface_kernel.networks.device import choose
+from surface_kernel.networks.placing import choose
 from surface_kernel.inference.engine import Engine
 from surface_kernel.inference.settings import Settings
 from surface_kernel.networks.weights import WeightsError
@@ -77,7 +78,7 @@ def _predict(
     """Give a volume's mean logits and its mask."""
     with Engine.load(files, settings, device=replace(choose("cpu"), dtype="float32")) as engine:
         if all(metadata.architecture.local for metadata in engine.told):
-            engine.take(engine.device.within(engine.cost))  # larger tiles: less to compute
+            engine.take(within_memory(engine.device, engine.cost))  # larger tiles: less to compute
         logits = np.empty(grey.shape, np.float32)
         tiles = engine.grid(grey.shape).tiles * sum(map(len, engine.stages))
         with tqdm(total=tiles, unit="tile", leave=False, disable=None) as bar:

@@ -20,7 +20,7 @@ from surface_kernel.networks.network import NetworkError
 from surface_kernel.networks.weights import Metadata, WeightsError
 from surface_kernel.volumes.intensity import Intensity
 
-CPU = Device("cpu", "float32", batch=2, threads=1)
+CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
 NOTHING = Cost(1, 1, 1)
 TOLD = Metadata(Architecture("Linknet", "efficientnet-b0"), Intensity(), (32, 32, 32))
 TILE = SimpleNamespace(intensity=Intensity(), tile_zyx=(3, 4, 5), overlap=0.5, threshold=0.5)
@@ -121,7 +121,7 @@ def test_where_memory_does_not_suffice_the_volume_is_begun_again_with_smaller_ti
             return tiles
 
     volume = noise((60, 40, 90))
-    device = Device("cpu", "float32", 1, 1, tile_voxels=10**6, kept_bytes=10**9)
+    device = Device(name="cpu", dtype="float32", batch=1, threads=1, tile_voxels=10**6, kept_bytes=10**9)
     with Engine([Small()], [TOLD], Settings(), device, NOTHING) as engine:
         mask, spread = predicted(engine, volume)
     assert list(dict.fromkeys(sizes)) == [(64, 32, 96), (32, 32, 96), (32, 32, 32)]

@@ -17,7 +17,7 @@ from surface_kernel.networks.device import Device
 from surface_kernel.volumes.intensity import Intensity
 from surface_kernel.volumes.volume import open_volume
 
-CPU = Device("cpu", "float32", batch=2, threads=1)
+CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
 IDENTITY = Member(nn.Identity(), Intensity())
 PLAIN = (0, View())
 ALL_VIEWS = ("none", "z", "y", "x", "zy", "zx", "yx", "zyx", "yx90", "zx270", "z+zy90")
@@ -133,7 +133,7 @@ def test_only_the_layers_that_overlap_are_kept_and_one_more(monkeypatch, depth, 
             most.append(sum(len(logits) for slot in self._kept for logits, _ in slot))
 
     monkeypatch.setattr(predict, "_Course", Course)
-    device = Device("cpu", "float32", batch=1, threads=1)
+    device = Device(name="cpu", dtype="float32", batch=1, threads=1)
     list(slabs([Member(network, Intensity())], noise(grid.shape_zyx), grid, device))
     assert len(most) == depth // 4 - 1
     assert max(most) == 3 == grid.kept_bytes // (4 * 8**3)
@@ -168,7 +168,7 @@ def test_tiles_of_zeros_are_not_run_and_the_others_give_the_volume_back(world, b
         volume[(*[slice(None)] * axis, rng.random(shape_zyx[axis]) < share)] = 0
     boxes = [box_of(grid, index) for index in grid.indices() if volume[box_of(grid, index)].any()]
     member = Member(Network(lambda tiles: ran.append(len(tiles)) or tiles), Intensity())
-    device = Device("cpu", "float32", batch=batch, threads=1)
+    device = Device(name="cpu", dtype="float32", batch=batch, threads=1)
     found = np.concatenate([slab for _, slab in slabs([member], volume, grid, device, on_tiles=done.append)])
     assert sum(done) == grid.tiles
     assert sum(ran) >= len(boxes) >= len(ran)
@@ -236,7 +236,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(kind, number):
             raise OUT_OF_MEMORY[kind]
         return tiles
 
-    device = Device("cpu", "float32", batch=4, threads=1)
+    device = Device(name="cpu", dtype="float32", batch=4, threads=1)
     with Predictor([Member(Network(fail), Intensity())], device) as predictor:
         found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid, [PLAIN])])
         assert predictor.incidents == ["memory did not suffice: 2 tiles at a time from here on"]
@@ -297,7 +297,9 @@ def test_the_network_goes_on_while_slabs_are_blended():
         blending.set()
         assert computing.wait(20)
 
-    with Predictor([Member(Network(network), Intensity())], Device("cpu", "float32", 1, 1)) as predictor:
+    with Predictor(
+        [Member(Network(network), Intensity())], Device(name="cpu", dtype="float32", batch=1, threads=1)
+    ) as predictor:
         assert len(list(predictor.run(volume, grid, [PLAIN], finish))) == 4
 
 
@@ -322,7 +324,7 @@ def test_an_empty_volume_is_refused():
 def test_the_network_runs_in_the_device_precision_and_logits_are_float32():
     seen = []
     network = nn.Sequential(nn.Conv3d(1, 1, 1), Network(lambda tiles: seen.append(tiles.dtype) or tiles))
-    device = Device("cpu", "bfloat16", batch=1, threads=1)
+    device = Device(name="cpu", dtype="bfloat16", batch=1, threads=1)
     ((_, slab),) = slabs([Member(network, Intensity())], noise((4, 4, 4)), Grid((4, 4, 4), (4, 4, 4), 0), device)
     assert seen == [torch.bfloat16]
     assert slab.dtype == np.float32

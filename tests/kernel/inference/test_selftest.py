@@ -8,7 +8,7 @@ from surface_kernel.inference import selftest
 from surface_kernel.networks.device import Device, DeviceError
 from surface_kernel.volumes.intensity import Intensity
 
-CPU = Device("cpu", "float32", batch=2, threads=1, tile_voxels=5, kept_bytes=7)
+CPU = Device(name="cpu", dtype="float32", batch=2, threads=1, tile_voxels=5, kept_bytes=7)
 TILE = (8, 8, 8)
 
 
@@ -54,7 +54,9 @@ def run(*networks, volume=None):
 def test_the_fastest_is_taken_with_everything_else_as_it_was(took):
     took["bfloat16", "contiguous", 1] = 0.4
     best, trials = run(Network())
-    assert best.device == Device("cpu", "bfloat16", 1, 1, "contiguous", 5, 7)
+    assert best.device == Device(
+        name="cpu", dtype="bfloat16", batch=1, threads=1, layout="contiguous", tile_voxels=5, kept_bytes=7
+    )
     assert best.tile_s == 0.4
     tried = [(trial.device.dtype, trial.device.layout, trial.device.batch) for trial in trials]
     layouts = "contiguous", "channels_last"

@@ -7,6 +7,7 @@ from surface_kernel.networks import weights
 from surface_kernel.networks.architecture import DECODERS, ENCODERS, NORMS, RES_ENC_ENCODERS, Architecture, check_tile
 from surface_kernel.networks.device import Device
 from surface_kernel.networks.network import NetworkError, build, restore, supervise_deeply
+from surface_kernel.networks.placing import autocast
 from surface_kernel.networks.weights import Metadata
 from surface_kernel.volumes.intensity import Intensity
 
@@ -286,7 +287,7 @@ def test_every_encoder_runs(encoder):
         network = build(Architecture("ResEncUNet" if encoder in RES_ENC_ENCODERS else "Unet", encoder)).eval()
     network, tiles = network.to_empty(device="cpu"), torch.zeros(1, 1, 32, 32, 32)
     for dtype in ("float32", "bfloat16"):
-        with torch.inference_mode(), Device("cpu", dtype, batch=1, threads=1).autocast():
+        with torch.inference_mode(), autocast(Device(name="cpu", dtype=dtype, batch=1, threads=1)):
             assert network(tiles).shape == tiles.shape
 
 

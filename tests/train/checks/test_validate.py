@@ -21,7 +21,7 @@ from surface_train.distributed import Group
 from surface_train.settings import Patches, Settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CPU = Device("cpu", "float32", batch=2, threads=1)
+CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
 RUN = replace(Settings(), patches=Patches((32, 32, 32)), overlap=0.25)
 
 

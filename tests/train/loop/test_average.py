@@ -7,7 +7,7 @@ from surface_kernel.networks.device import Device
 from surface_train.loop.average import Average, recompute_batchnorm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CPU = Device("cpu", "float32", batch=2, threads=1)
+CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
 
 
 def states(count: int) -> list[dict[str, Tensor]]:

@@ -24,7 +24,7 @@ from surface_train.settings import Optimiser, Settings
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("one_thread")
-CPU = Device("cpu", "float32", batch=2, threads=1)
+CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
 
 
 class Plain(nn.Module):
@@ -147,7 +147,7 @@ def test_a_compiled_network_steps_as_it_would_plainly() -> None:
 
 
 def test_a_cpu_keeps_its_own_precision_unless_another_is_asked_for() -> None:
-    device = Device("cpu", "bfloat16", 2, 1)
+    device = Device(name="cpu", dtype="bfloat16", batch=2, threads=1)
     assert precise(device, Optimiser()) == device
     assert precise(device, Optimiser(precision="float32")).dtype == "float32"
     with pytest.raises(PrecisionError, match='found "float16" on a CPU, wanted "bfloat16", "float32" or "auto"'):
@@ -157,7 +157,7 @@ def test_a_cpu_keeps_its_own_precision_unless_another_is_asked_for() -> None:
 @pytest.mark.parametrize(("has", "wanted"), [(True, "bfloat16"), (False, "float16")])
 def test_a_gpu_trains_in_bfloat16_where_it_has_it(monkeypatch: pytest.MonkeyPatch, has: bool, wanted: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
-    device = Device("cuda", "float16", 4, 1)
+    device = Device(name="cuda", dtype="float16", batch=4, threads=1)
     assert precise(device, Optimiser()).dtype == wanted
     assert precise(device, Optimiser(precision="float16")).dtype == "float16"
     if not has:
@@ -196,7 +196,7 @@ torch.set_num_threads(1)
 with joined() as group:
     torch.manual_seed(group.rank)  # other first weights: the first process's count
     chosen = replace(Settings(), optimiser=Optimiser(kind="sgd", clip_norm=1e9))
-    one = Stepper(Plain(), chosen, Device("cpu", "float32", 2, 1), group)
+    one = Stepper(Plain(), chosen, Device(name="cpu", dtype="float32", batch=2, threads=1), group)
     rows = [Batch(b.images[group.rank::2], b.labels[group.rank::2]) for b in (made(1), made(2), made(3), made(4))]
     for first in (0, 2):
         one.step(rows[first:first + 2], 1e-2)

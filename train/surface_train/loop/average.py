@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surface_kernel.networks.device import Device
+from surface_kernel.networks.placing import autocast
 
 State = dict[str, Tensor]
 
@@ -51,7 +52,7 @@ def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: De
         layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean instead of a moving one
-    with torch.no_grad(), device.autocast():
+    with torch.no_grad(), autocast(device):
         for batch in images:
             network(batch.to(device.name))
     for layer, momentum in zip(layers, momenta, strict=True):

@@ -9,6 +9,7 @@ from torch import nn
 
 from surface_kernel.networks import weights
 from surface_kernel.networks.network import restore
+from surface_kernel.networks.placing import place
 from surface_train.checks import validate
 from surface_train.checks.validate import Checked, Predicted
 from surface_train.loop.average import recompute_batchnorm
@@ -58,7 +59,7 @@ def finish(run: Run, budget: Budget) -> Path:
 def _averaged(run: Run, in_time: bool) -> _Candidate:
     """Give the averaged weights, with BatchNorm statistics of their own, validated where that can be."""
     settings = run.settings
-    averaged = run.device.place(restore(settings.network, run.average.mean))
+    averaged = place(restore(settings.network, run.average.mean), run.device)
     first = settings.epochs * settings.steps_per_epoch * settings.optimiser.accumulate  # batches that no step has seen
     unseen = run.sampler.batches(first, first + settings.average.batchnorm_steps)
     recompute_batchnorm(averaged, (torch.from_numpy(batch.images)[:, None] for batch in unseen), run.device)
@@ -95,7 +96,7 @@ def _single(run: Run, in_time: bool) -> _Candidate | None:
         log.info("shipping the latest weights: none were averaged and none were checked")
         return _Candidate(run.record.last.stem, run.network, None, [])
     metadata, tensors = weights.load(run.record.best)
-    network = run.device.place(restore(metadata.architecture, tensors))
+    network = place(restore(metadata.architecture, tensors), run.device)
     result, predicted = None, list[Predicted]()
     if in_time:
         result, predicted = run.validate(network, "Best")

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from surface_kernel.networks.device import choose, share_threads
+from surface_kernel.networks.placing import choose, share_threads
 from surface_train.data import cases
 from surface_train.data.folds import ALL, Split, described, split
 from surface_train.distributed import Group, joined

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from surface_kernel.networks.device import Device
 from surface_kernel.networks.network import supervise_deeply
+from surface_kernel.networks.placing import autocast, place
 from surface_train.data.patches import Batch
 from surface_train.data.truth import Truth
 from surface_train.distributed import Group
@@ -50,7 +51,7 @@ class Stepper:
             if not device.name.startswith("cuda"):
                 raise PrecisionError('optimiser.sync_batchnorm: found a CPU, wanted GPUs, or norm = "instance"')
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        self.network = device.place(network)
+        self.network = place(network, device)
         self.optimiser = _optimiser(self.network, settings.optimiser)
         # A scaler keeps float16's small gradients from becoming 0; the other precisions reach as far as float32.
         self.scaler = torch.amp.GradScaler(device.name.split(":")[0], enabled=device.dtype == "float16")
@@ -85,7 +86,7 @@ class Stepper:
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Give what `step` would of one batch, with the network in evaluation mode and nothing moved."""
         self.network.eval()
-        with torch.no_grad(), self.device.autocast():
+        with torch.no_grad(), autocast(self.device):
             logits = self.network(self._images(batch))
         return self._described(logits, self._truth(batch))[1]
 
@@ -95,7 +96,7 @@ class Stepper:
 
     def _backward(self, batch: Batch, share: float) -> dict[str, Tensor]:
         truth = self._truth(batch)
-        with self.device.autocast():
+        with autocast(self.device):
             outputs = self._running(self._images(batch))
         value, described = self._described(outputs, truth)
         self.scaler.scale(value * share).backward()  # type: ignore[no-untyped-call]
