@@ -64,7 +64,17 @@ def train(work: Path, plan: Plan, arm: Arm) -> None:
         place.mkdir(parents=True)
         disk.put(file, text.encode())
     begun = (run / "settings.toml").is_file()
-    fit(Request(file, settings.read(file), worlds.training_data(work), "all", run, resume=begun, device="cpu"))
+    fit(
+        Request(
+            settings_file=file,
+            settings=settings.read(file),
+            data=worlds.training_data(work),
+            fold="all",
+            out=run,
+            resume=begun,
+            device="cpu",
+        )
+    )
     started_s = time.monotonic()
     engine = Engine.load([run / "weights.safetensors"], KernelSettings(), "cpu")
     volumes, picture = _judge(engine, worlds.unseen(work))

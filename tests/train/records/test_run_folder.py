@@ -287,7 +287,8 @@ def test_a_picture_shows_the_mask_at_the_threshold(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("surface_train.records.picture.draw", lambda path, **given: drawn.append((path, given)))
     levels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     image = np.zeros((2, 2, 3), np.uint8)
-    predicted = Predicted(SIDES.validation[0], image, image, levels, 0.1, 0.1)
+    case = SIDES.validation[0]
+    predicted = Predicted(case=case, image=image, label=image, levels=levels, variance=0.1, entropy=0.1)
     assert RunFolder(tmp_path).picture(predicted, THRESHOLDS[4], "epoch_7") == tmp_path / "epoch_7.png"
     ((path, given),) = drawn
     assert (path, given["title"]) == (tmp_path / "epoch_7.png", "case 3, epoch_7")
