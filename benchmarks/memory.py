@@ -52,7 +52,7 @@ class Load:
     def __call__(self, device_name: str | None, threads: int | None) -> Engine:
         """Make it."""
         chosen = Device(name="cpu", dtype="float32", batch=1, threads=2, layout="contiguous")
-        return Engine([made(self.kind)], [TOLD], Settings(), chosen, cost.Cost(1, 1, 1))
+        return Engine([made(self.kind)], [TOLD], settings=Settings(), device=chosen, cost=cost.Cost(1, 1, 1))
 
 
 def one(kind: str, depth: int, across: int) -> float:

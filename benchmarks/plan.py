@@ -46,7 +46,7 @@ def main() -> None:
                     engine.take(device)
                     mask = np.empty(grey.shape, np.uint8)
                     began_s = time.perf_counter()
-                    engine.predict(grey, mask)
+                    engine.predict(grey, mask=mask)
                     laps[name].append(time.perf_counter() - began_s)
                     drop_small_components(mask, asked.dust_voxels, connectivity=26)
                     masks[name] = mask, engine.grid(grey.shape)

@@ -28,8 +28,9 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT / "train")]
 
-from surface_kernel.inference.predict import Member, Predictor  # noqa: E402
-from surface_kernel.inference.stitch import Blend, compile_kernels  # noqa: E402
+from surface_kernel.inference.forward import Member  # noqa: E402
+from surface_kernel.inference.predict import Predictor  # noqa: E402
+from surface_kernel.inference.slab import Slab, compile_kernels  # noqa: E402
 from surface_kernel.inference.tiles import Grid, window  # noqa: E402
 from surface_kernel.inference.views import View  # noqa: E402
 from surface_kernel.networks.device import Device  # noqa: E402
@@ -55,16 +56,18 @@ class Ours:
     def __call__(self) -> np.ndarray:
         """Make the mask."""
 
-        def finish(blend: Blend) -> None:
-            blend.run(mask=self.mask[blend.z_start : blend.z_end], limit=THRESHOLD, share=self.predictor.share)
+        def finish(slab: Slab) -> None:
+            slab.blend(mask=self.mask[slab.z_start : slab.z_end], limit=THRESHOLD, share=self.predictor.share)
 
-        for _ in self.predictor.run(self.grey, self.grid, [(0, View())], finish, tables=self.tables):
+        for _ in self.predictor.run(self.grey, grid=self.grid, passes=[(0, View())], finish=finish, tables=self.tables):
             pass
         return self.mask
 
     def values(self) -> np.ndarray:
         """Give the blended volume."""
-        return np.concatenate([slab for _, slab in self.predictor.slabs(self.grey, self.grid, [(0, View())])])
+        return np.concatenate(
+            [slab for _, slab in self.predictor.slabs(self.grey, grid=self.grid, passes=[(0, View())])]
+        )
 
 
 def monai(volume: torch.Tensor, tiles: int, **named: object) -> Callable[[], np.ndarray]:

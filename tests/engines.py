@@ -82,7 +82,7 @@ class LoadSlanted:
     settings: Settings
 
     def __call__(self, device_name, threads):
-        return Engine([Slanted()], [TOLD], self.settings, CPU, Cost(1, 1, 1))
+        return Engine([Slanted()], [TOLD], settings=self.settings, device=CPU, cost=Cost(1, 1, 1))
 
 
 class Sleeping(nn.Module):
@@ -112,7 +112,7 @@ class LoadMarked:
             raise ValueError("the weights\nare bad")
         if self.deed == "die at once":
             _die()
-        return Engine([Marked(self.deed)], [TOLD], self.settings, CPU, Cost(1, 1, 1))
+        return Engine([Marked(self.deed)], [TOLD], settings=self.settings, device=CPU, cost=Cost(1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ class LoadFiles:
     deed: str = "fail"
 
     def __call__(self, device_name, threads):
-        engine = Engine.load(self.files, self.settings, device_name, threads=threads)
+        engine = Engine.load(self.files, self.settings, device_name=device_name, threads=threads)
         networks = [nn.Sequential(Marked(self.deed), network) for network in engine.networks]
         engine.close()
-        return Engine(networks, engine.told, self.settings, engine.device, engine.cost)
+        return Engine(networks, engine.metadata, settings=self.settings, device=engine.device, cost=engine.cost)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class LoadOnBrokenDisk:
             return change()
 
         broken.change = counted
-        return Engine([Marked("nothing")], [TOLD], self.settings, CPU, Cost(1, 1, 1))
+        return Engine([Marked("nothing")], [TOLD], settings=self.settings, device=CPU, cost=Cost(1, 1, 1))
 
 
 class Short(nn.Module):
@@ -182,4 +182,6 @@ class LoadShort:
     settings: Settings
 
     def __call__(self, device_name, threads):
-        return Engine([Short(nn.Identity(), self.nth, self.more)], [TOLD], self.settings, CPU, Cost(1, 1, 1))
+        return Engine(
+            [Short(nn.Identity(), self.nth, self.more)], [TOLD], settings=self.settings, device=CPU, cost=Cost(1, 1, 1)
+        )

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 PARTIAL = ".partial"  # how the names of files end that are being written
@@ -24,12 +24,25 @@ def put(path: Path, content: bytes | memoryview, tries: int = 3) -> None:
 
 def put_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a file as `put` does, part by part, in one try."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        for part in parts:
+            file.write(part)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the name of a file to write, which appears as `path` at the end of the block, if that raises nothing."""
+    with temporary(path) as partial:
+        yield partial
+        partial.replace(path)
+
+
+@contextlib.contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """Yield the name of a file to write beside `path`, which is removed at the end of the block."""
     partial = partial_of(path)
     try:
-        with partial.open("wb") as file:
-            for part in parts:
-                file.write(part)
-        partial.replace(path)
+        yield partial
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -19,9 +19,9 @@ TOLERANCE = 2e-4  # of logits of about ±10, run in other batches or on the CPU 
 
 
 def predict(network, volume, settings=DUSTY):
-    with Engine([network], [TOLD], settings, CPU, Cost(1, 1, 1)) as engine:
+    with Engine([network], [TOLD], settings=settings, device=CPU, cost=Cost(1, 1, 1)) as engine:
         mask, sums = np.empty(volume.shape, np.uint8), np.empty(volume.shape, np.float32)
-        spread = engine.predict(volume, mask, sums)
+        spread = engine.predict(volume, mask=mask, sums=sums)
     return mask, sums, spread.incidents
 
 
@@ -43,11 +43,11 @@ def test_a_batch_invariant_network_gives_the_same_bytes(error, more, tally):
 def test_a_real_network_stays_within_the_tolerance(weights_once, long, tally):
     volume = noise((40, 40, 40))
     engine = Engine.load([weights_once], DUSTY, device=CPU)
-    (network,), told = engine.networks, engine.told
+    (network,), told = engine.networks, engine.metadata
     engine.close()
 
     def logits(module):
-        with Engine([module], told, DUSTY, CPU, Cost(1, 1, 1)) as made:
+        with Engine([module], told, settings=DUSTY, device=CPU, cost=Cost(1, 1, 1)) as made:
             mask, sums = np.empty(volume.shape, np.uint8), np.empty(volume.shape, np.float32)
             made.predict(volume, mask, sums)
         return sums

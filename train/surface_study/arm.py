@@ -76,7 +76,7 @@ def train(work: Path, plan: Plan, arm: Arm) -> None:
         )
     )
     started_s = time.monotonic()
-    engine = Engine.load([run / "weights.safetensors"], KernelSettings(), "cpu")
+    engine = Engine.load([run / "weights.safetensors"], KernelSettings(), device_name="cpu")
     volumes, picture = _judge(engine, worlds.unseen(work))
     np.save(place / "picture.npy", picture)
     epochs = _epochs(run / "log.csv")
@@ -96,7 +96,7 @@ def train(work: Path, plan: Plan, arm: Arm) -> None:
 def read(work: Path, plan: Plan, arm: Arm) -> None:
     """Read an arm's network on the large phantom in every way, and leave READ."""
     started_s = time.monotonic()
-    engine = Engine.load([folder(work, arm) / "run" / "weights.safetensors"], KernelSettings(), "cpu")
+    engine = Engine.load([folder(work, arm) / "run" / "weights.safetensors"], KernelSettings(), device_name="cpu")
     boxes = reading.grid(plan.big, plan.big_tile)
     found = reading.read(reading.tile_logits(engine, worlds.big(work).image, boxes), boxes)
     entries = {"plan": plan.digest, "reading": asdict(found), "seconds": time.monotonic() - started_s}

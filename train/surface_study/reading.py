@@ -8,7 +8,8 @@ import numpy.typing as npt
 from surface_kernel import probability
 from surface_kernel.inference.engine import Engine
 from surface_kernel.inference.predict import slabs
-from surface_kernel.inference.stitch import Blend, addresses_of
+from surface_kernel.inference.slab import Slab
+from surface_kernel.inference.tile_table import TileTable
 from surface_kernel.inference.tiles import Grid
 from surface_study import reference
 
@@ -45,7 +46,7 @@ def tile_logits(engine: Engine, volume: Grey, plan: Grid) -> Floats:
         corner = (starts[place] for starts, place in zip(starts_zyx, index, strict=True))
         box = tuple(slice(start, start + size) for start, size in zip(corner, plan.tile_zyx, strict=True))
         alone = Grid(plan.tile_zyx, plan.tile_zyx, 0.0)
-        ((_, logits),) = slabs(engine.members, volume[box], alone, engine.device)
+        ((_, logits),) = slabs(engine.members, volume[box], grid=alone, device=engine.device)
         made[index] = logits
     return made
 
@@ -66,8 +67,7 @@ def read(tiles: Floats, plan: Grid) -> Reading:
 def ours(tiles: Floats, plan: Grid) -> Floats:
     """Blend the tiles' logits as the kernel does: float32 (z, y, x)."""
     whole = np.empty(plan.shape_zyx, np.float32)
-    layers = np.arange(len(tiles))
-    Blend(plan, addresses_of(tiles), 0, layers, 0, plan.shape_zyx[0]).run(whole)
+    Slab.whole(plan, TileTable.of(plan, tiles)).blend(sums=whole)
     return whole
 
 

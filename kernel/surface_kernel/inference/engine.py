@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from surface_kernel import probability
 from surface_kernel.inference import selftest, tiles
-from surface_kernel.inference.predict import Logits, Member, Pass, PredictionError, Predictor, Volume, out_of_memory
+from surface_kernel.inference.forward import Member, Pass, out_of_memory
+from surface_kernel.inference.predict import Logits, PredictionError, Predictor, Volume
 from surface_kernel.inference.selftest import Trial
 from surface_kernel.inference.settings import Settings
-from surface_kernel.inference.stitch import NO_BYTES, NO_FLOATS, Blend, compile_kernels
+from surface_kernel.inference.slab import Slab, compile_kernels
 from surface_kernel.inference.tiles import Grid, Shape
 from surface_kernel.inference.views import View
 from surface_kernel.machine import machine_bytes
@@ -29,6 +30,7 @@ from surface_kernel.networks.device import Device
 from surface_kernel.networks.network import restore
 from surface_kernel.networks.placing import choose, place_copy, share_threads, within_memory
 from surface_kernel.networks.weights import Metadata, WeightsError
+from surface_kernel.probability import logit
 from surface_kernel.volumes.intensity import Intensity, Table
 from surface_kernel.volumes.volume import forget_planes
 
@@ -36,17 +38,16 @@ LARGEST_KEPT_SHARE = 0.6  # of the machine's memory, for the logits of tiles tha
 LANES = 2  # while the last planes of one volume are blended, the networks run the next
 
 
-@dataclass(frozen=True)
-class Spread:
-    """What a volume's probabilities were like: their mean and variance.
-
-    seconds: what the volume took, without waiting for its turn. incidents: what else is to be told.
-    """
+@dataclass(frozen=True, kw_only=True)
+class ProbabilityStatistics:
+    """What a volume's probabilities are like, and how they came about."""
 
     mean: float
     variance: float
     seconds: float
+    """What the volume took, without waiting for its turn."""
     incidents: tuple[str, ...]
+    """What else a report should say."""
 
 
 class Engine:
@@ -56,15 +57,22 @@ class Engine:
     """
 
     def __init__(
-        self, networks: Sequence[nn.Module], told: Sequence[Metadata], settings: Settings, device: Device, cost: Cost
+        self,
+        networks: Sequence[nn.Module],
+        metadata: Sequence[Metadata],
+        *,
+        settings: Settings,
+        device: Device,
+        cost: Cost,
     ) -> None:
         """Take networks in float32 on the CPU, and what their weights files say; all have one tile and overlap."""
-        self.networks, self.told, self.settings, self.cost = list(networks), list(told), settings, cost
-        self.threshold = told[0].threshold if settings.threshold is None else settings.threshold
+        self.networks, self.metadata, self.settings, self.cost = list(networks), list(metadata), settings, cost
+        self.threshold = metadata[0].threshold if settings.threshold is None else settings.threshold
         self.stages: list[tuple[Pass, ...]] = [
             tuple((member, View.parse(view)) for member, view in stage) for stage in settings.stages(len(networks))
         ]
-        self.tile_s = 0.0  # what a tile of the trained size takes; known after `tune`
+        self.tile_s = 0.0
+        """What a tile of the trained size takes; known after `tune`."""
         self._place(device)
 
     @classmethod
@@ -72,13 +80,24 @@ class Engine:
         cls,
         files: Sequence[Path],
         settings: Settings,
+        *,
         device_name: str | None = None,
         device: Device | None = None,
         threads: int | None = None,
-    ) -> "Engine":
-        """Load and check every weights file. Raises WeightsError, NetworkError, DeviceError.
+    ) -> Self:
+        """Load and check every weights file.
 
-        device: one that was found by `tune`, here or elsewhere. Without it a guess is taken.
+        Args:
+            files: of the members.
+            settings: how masks are made.
+            device_name: "cpu", "cuda" or "cuda:N"; None: a GPU where there is one.
+            device: one that was found by `tune`, here or elsewhere; None: a guess.
+            threads: of the CPU; None: all that the process may use.
+
+        Raises:
+            WeightsError: for a file that cannot be used, or members of different tiles.
+            NetworkError: for a network that cannot be built.
+            DeviceError: for a device that is not there.
         """
         guess = device is None
         device = device or choose(device_name, threads)
@@ -89,15 +108,18 @@ class Engine:
         first = loaded[0][0]
         for path, (metadata, _) in zip(files, loaded, strict=True):
             if (metadata.tile_zyx, metadata.overlap) != (first.tile_zyx, first.overlap):
-                found, wanted = (metadata.tile_zyx, metadata.overlap), (first.tile_zyx, first.overlap)
-                raise WeightsError(f"{path}: found tile and overlap {found}, wanted {wanted} as in {files[0].name}")
+                raise WeightsError(
+                    f"{path}: tile and overlap: expected {first.tile_zyx} and {first.overlap} as in {files[0].name}, "
+                    f"got {metadata.tile_zyx} and {metadata.overlap}; members must be trained alike to be averaged"
+                )
         networks = [restore(metadata.architecture, state) for metadata, state in loaded]
         costs = cost.of(networks[0], first.tile_zyx)
         if guess and all(metadata.architecture.local for metadata, _ in loaded):
             device = within_memory(device, costs)
-        return cls(networks, [metadata for metadata, _ in loaded], settings, device, costs)
+        metadatas = [metadata for metadata, _ in loaded]
+        return cls(networks, metadatas, settings=settings, device=device, cost=costs)
 
-    def __enter__(self) -> "Engine":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,13 +132,18 @@ class Engine:
 
     @property
     def intensities(self) -> list[Intensity]:
-        """Give every member's treatment of grey values."""
-        return [metadata.intensity for metadata in self.told]
+        """Every member's treatment of grey values."""
+        return [metadata.intensity for metadata in self.metadata]
 
     def tune(self, volume: Volume) -> list[Trial]:
         """Find the fastest way to run the networks on a tile of this volume, and take it. Raises DeviceError."""
         best, trials = selftest.run(
-            self.networks, self.intensities, volume, self.told[0].tile_zyx, self.threshold, self.device
+            self.networks,
+            self.intensities,
+            volume=volume,
+            tile_zyx=self.metadata[0].tile_zyx,
+            threshold=self.threshold,
+            device=self.device,
         )
         self.tile_s = best.tile_s
         self.take(replace(best.device, compiled=self.settings.compiled))
@@ -131,8 +158,8 @@ class Engine:
         share_threads(device)
         self.device = device
         self.members = [
-            Member(place_copy(network, device), metadata.intensity, network)
-            for network, metadata in zip(self.networks, self.told, strict=True)
+            Member(place_copy(network, device), metadata.intensity, exact=network)
+            for network, metadata in zip(self.networks, self.metadata, strict=True)
         ]
         turn = Lock()
         self._lanes = [Predictor(self.members, device, turn) for _ in range(LANES)]
@@ -150,10 +177,17 @@ class Engine:
             self._free.put(predictor)
 
     def grid(self, shape_zyx: Shape, tile_voxels: int | None = None) -> Grid:
-        """Plan the tiles of a volume. tile_voxels: of a tile at most, if not the device's limit."""
-        device, first = self.device, self.told[0]
+        """Return the tiles of a volume. tile_voxels: of a tile at most; None: the device's limit."""
+        device, first = self.device, self.metadata[0]
         most = device.tile_voxels if tile_voxels is None else tile_voxels
-        return tiles.plan(shape_zyx, first.tile_zyx, first.overlap, DIVISOR, most, device.kept_bytes)
+        return tiles.plan(
+            shape_zyx,
+            trained_zyx=first.tile_zyx,
+            overlap=first.overlap,
+            step=DIVISOR,
+            most_voxels=most,
+            most_kept_bytes=device.kept_bytes,
+        )
 
     def logits(
         self, volume: Volume, on_tiles: Callable[[int], object] = lambda count: None
@@ -161,88 +195,121 @@ class Engine:
         """Yield (first z, float32 logits (z, y, x)) slabs: the mean over all members and views."""
         passes = [each for stage in self.stages for each in stage]
         with self._lane() as predictor:
-            yield from predictor.slabs(volume, self.grid(volume.shape), passes, on_tiles)
+            grid = self.grid(volume.shape)
+            yield from predictor.slabs(volume, grid=grid, passes=passes, on_tiles=on_tiles)
 
     def predict(
         self,
         volume: Volume,
+        *,
         mask: npt.NDArray[np.uint8] | None = None,
         sums: Logits | None = None,
         stages: Sequence[int] | None = None,
         on_tiles: Callable[[int], object] = lambda count: None,
-    ) -> Spread:
-        """Run some stages on a volume, all by default, and fill its mask and the sums of its logits.
+    ) -> ProbabilityStatistics:
+        """Run some stages on a volume, and fill its mask and the sums of its logits.
 
-        volume, mask, sums: uint8, uint8 {0, 1} and float32 (z, y, x), arrays or memory maps. stages: consecutive; where
-        the first is not 0, sums holds what the earlier ones left. The mask is where the mean logit over all stages so
-        far is above the threshold's. Where memory does not suffice for the planned tiles, not even one at a time and
-        on the CPU, the volume is begun again with smaller ones. Raises PredictionError.
+        Where memory does not suffice for the planned tiles, not even one at a time and on the CPU, the volume is begun
+        again with smaller ones.
+
+        Args:
+            volume: uint8 (z, y, x), an array or a memory map, as the next two.
+            mask: uint8 (z, y, x), set to 1 where the mean logit over all stages so far is above the threshold's, else
+                to 0; None: not wanted.
+            sums: float32 (z, y, x), the sums of logits; where the first stage is not 0 it holds what the earlier ones
+                left. None: not wanted.
+            stages: consecutive; None: all.
+            on_tiles: called with how many tiles are done.
+
+        Raises:
+            PredictionError: for logits that are not finite, or planes too wide for this machine's memory.
+            ValueError: where neither mask nor sums are wanted.
         """
         if mask is None and sums is None:
-            raise ValueError("found neither a mask nor sums to fill, wanted one of them")
+            raise ValueError("expected a mask or sums to fill, got neither")
         stages = range(len(self.stages)) if stages is None else stages
         if sums is None and len(stages) > 1:
             sums = np.empty(volume.shape, np.float32)
-        began, incidents = stages[0], list[str]()
+        first, incidents = stages[0], list[str]()
         grid = self.grid(volume.shape)
-        if grid.kept_bytes > (most := machine_bytes() * LARGEST_KEPT_SHARE):
-            found = (
-                f"planes of {volume.shape[1:]} voxels, whose logits take {grid.kept_bytes / 1e9:.0f} GB while they wait"
-            )
-            raise PredictionError(f"found {found}, wanted {most / 1e9:.0f} GB at most: cut the volume along y and x")
+        _check_memory(grid)
         moments, seconds = np.zeros(3), 0.0
         tables = self._lanes[0].tables(volume)
         while True:
             try:
-                for stage in range(began, stages[-1] + 1):
+                for stage in range(first, stages[-1] + 1):
+                    target = _Target(stage=stage, mask=mask, sums=sums)
                     with self._lane() as predictor:
-                        moments = self._stage(predictor, volume, tables, grid, stage, mask, sums, on_tiles)
+                        moments = self._stage(
+                            predictor, volume, grid=grid, tables=tables, target=target, on_tiles=on_tiles
+                        )
                         incidents += predictor.incidents
                         seconds += predictor.seconds
-                    began = stage + 1
+                    first = stage + 1
                 break
             except (MemoryError, RuntimeError) as error:
                 smaller = self.grid(volume.shape, math.prod(grid.tile_zyx) // 2)
                 # What a later stage has added to the sums in part cannot be taken out again.
-                if not out_of_memory(error) or smaller.tile_zyx == grid.tile_zyx or began > 0:
+                if not out_of_memory(error) or smaller.tile_zyx == grid.tile_zyx or first > 0:
                     raise
             incidents += [f"memory did not suffice: begun again with tiles of {smaller.tile_zyx}"]
             grid = smaller
         count, total, squares = moments
         mean = float(total / count)
-        return Spread(mean, max(0.0, float(squares / count) - mean**2), seconds, tuple(incidents))
+        variance = max(0.0, float(squares / count) - mean**2)
+        return ProbabilityStatistics(mean=mean, variance=variance, seconds=seconds, incidents=tuple(incidents))
 
     def _stage(
         self,
         predictor: Predictor,
         volume: Volume,
-        tables: Sequence[Table],
+        *,
         grid: Grid,
-        stage: int,
-        mask: npt.NDArray[np.uint8] | None,
-        sums: Logits | None,
+        tables: Sequence[Table],
+        target: "_Target",
         on_tiles: Callable[[int], object],
     ) -> npt.NDArray[np.float64]:
-        passes = sum(len(done) for done in self.stages[: stage + 1])
-        limit = probability.logit(self.threshold) * passes
+        """Run one stage; return the moments of the probabilities over all stages so far."""
+        passes = sum(len(done) for done in self.stages[: target.stage + 1])
+        limit = logit(self.threshold) * passes
 
-        def finish(blend: Blend) -> npt.NDArray[np.float64]:
-            planes = slice(blend.z_start, blend.z_end)
-            moments = blend.run(
-                sums=NO_FLOATS if sums is None else sums[planes],
-                add=stage > 0,
-                mask=NO_BYTES if mask is None else mask[planes],
+        def finish(slab: Slab) -> npt.NDArray[np.float64]:
+            planes = slice(slab.z_start, slab.z_end)
+            moments = slab.blend(
+                sums=None if target.sums is None else target.sums[planes],
+                add=target.stage > 0,
+                mask=None if target.mask is None else target.mask[planes],
                 limit=limit,
                 with_moments=True,
                 passes=passes,
                 share=predictor.share,
             )
-            for written in (mask, sums):
+            for written in (target.mask, target.sums):
                 if written is not None:
-                    forget_planes(written, blend.z_end)
+                    forget_planes(written, slab.z_end)
             return moments
 
-        moments: npt.NDArray[np.float64] = np.sum(
-            list(predictor.run(volume, grid, self.stages[stage], finish, on_tiles, tables)), axis=0
+        made = predictor.run(
+            volume, grid=grid, passes=self.stages[target.stage], finish=finish, on_tiles=on_tiles, tables=tables
         )
+        moments: npt.NDArray[np.float64] = np.sum(list(made), axis=0)
         return moments
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """What a stage fills."""
+
+    stage: int
+    mask: npt.NDArray[np.uint8] | None
+    sums: Logits | None
+
+
+def _check_memory(grid: Grid) -> None:
+    """Refuse planes whose logits take too much while they wait to be blended. Raises PredictionError."""
+    most_bytes = machine_bytes() * LARGEST_KEPT_SHARE
+    if grid.kept_bytes > most_bytes:
+        raise PredictionError(
+            f"planes of {grid.shape_zyx[1:]} voxels need {grid.kept_bytes / 1e9:.0f} GB for logits that wait to be "
+            f"blended; expected at most {most_bytes / 1e9:.0f} GB: cut the volume along y and x"
+        )

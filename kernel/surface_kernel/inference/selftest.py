@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from surface_kernel.inference.predict import out_of_memory
-from surface_kernel.inference.stitch import look_up
+from surface_kernel.inference.cutting import look_up
+from surface_kernel.inference.forward import out_of_memory
 from surface_kernel.networks.device import LAYOUTS, Device, DeviceError
 from surface_kernel.networks.placing import autocast, has_bfloat16, place_copy
 from surface_kernel.probability import logit, probabilities
@@ -32,48 +32,62 @@ _LONG_S = 0.5  # a tile that takes longer keeps every core of a CPU busy alone: 
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One candidate. tile_s: seconds a tile. difference: mean |Δ probability| from the CPU's float32; dice: of the
-    masks. fault: why it cannot be taken, if so.
-    """
+    """One candidate."""
 
     device: Device
     tile_s: float = 0.0
+    """Seconds a tile."""
     difference: float = 0.0
+    """Mean |Δ probability| from the CPU's float32."""
     dice: float = 1.0
+    """Of the masks, the CPU's and this one's."""
     fault: str = ""
+    """Why it cannot be taken; empty where it can."""
 
     def __str__(self) -> str:
         how = f"{self.device.dtype}, {self.device.layout}, batch {self.device.batch}"
         if not self.tile_s:
             return f"{how}: {self.fault}"
-        found = f"{self.tile_s * 1e3:.0f} ms a tile, |Δp| {self.difference:.2g}, Dice {self.dice:.4f}"
-        return f"{how}: {found}{', ' * bool(self.fault)}{self.fault}"
+        measured = f"{self.tile_s * 1e3:.0f} ms a tile, |Δp| {self.difference:.2g}, Dice {self.dice:.4f}"
+        return f"{how}: {measured}{', ' * bool(self.fault)}{self.fault}"
 
 
 def run(
     networks: Sequence[nn.Module],
     intensities: Sequence[Intensity],
+    *,
     volume: npt.NDArray[np.uint8],
     tile_zyx: tuple[int, int, int],
     threshold: float,
     device: Device,
 ) -> tuple[Trial, list[Trial]]:
-    """Try what there is on a tile of a volume; give the fastest that agrees with the CPU's float32, and all trials.
+    """Try what there is on a tile of a volume.
 
-    networks: every member's, in float32 on the CPU; the first one is timed, all must agree. device: gives name,
-    threads and limits. Raises DeviceError where the device does not even agree in float32.
+    Args:
+        networks: every member's, in float32 on the CPU; the first one is timed, all must agree.
+        intensities: every member's.
+        volume: uint8 (z, y, x), a real one.
+        tile_zyx: the trained tile.
+        threshold: a probability, for the masks that are compared.
+        device: its name, threads and limits are taken.
+
+    Returns:
+        The fastest that agrees with the CPU's float32, and all trials.
+
+    Raises:
+        DeviceError: where the device does not even agree in float32.
     """
     grey = _cut(volume, tile_zyx)
     tiles = [torch.from_numpy(intensity.table(volume)[grey])[None, None] for intensity in intensities]
-    wanted = [_logits(network, tile) for network, tile in zip(networks, tiles, strict=True)]
+    expected = [_logits(network, tile) for network, tile in zip(networks, tiles, strict=True)]
     limit = logit(threshold)
-    bench = _Bench(networks, tiles, wanted, limit)
+    bench = _Bench(networks, tiles=tiles, expected=expected, limit=limit)
     trials = [bench.time(candidate) for candidate in _candidates(device)]
     plain = [trial for trial in trials if trial.device.dtype == "float32"]
     if all(trial.fault for trial in plain):
-        raise DeviceError(f"{device.name}: found {plain[0]}; wanted what the CPU computes: this device is not used")
+        raise DeviceError(f"{device.name}: expected what the CPU computes, got {plain[0]}: this device is not used")
     fastest = next(
         trial
         for trial in sorted(
@@ -106,13 +120,13 @@ def _cut(volume: npt.NDArray[np.uint8], tile_zyx: tuple[int, int, int]) -> npt.N
         tuple(round(max(0, size - tile) * part) for size, tile in zip(volume.shape, tile_zyx, strict=True))
         for part in (0.5, 0.25, 0.75)
     ]
-    found, greys = [], np.arange(256, dtype=np.uint8)
+    cut, greys = [], np.arange(256, dtype=np.uint8)
     for place in places:
         tile = np.empty(tile_zyx, np.uint8)
         look_up(volume, place[0], place[1], place[2], greys, tile)
-        found.append(tile)
+        cut.append(tile)
     forget_planes(volume, volume.shape[0])
-    return max(found, key=np.count_nonzero)
+    return max(cut, key=np.count_nonzero)
 
 
 @torch.inference_mode()
@@ -123,9 +137,9 @@ def _logits(network: nn.Module, tiles: Tensor) -> Floats:
 
 class _Bench:
     def __init__(
-        self, networks: Sequence[nn.Module], tiles: Sequence[Tensor], wanted: Sequence[Floats], limit: float
+        self, networks: Sequence[nn.Module], *, tiles: Sequence[Tensor], expected: Sequence[Floats], limit: float
     ) -> None:
-        self._networks, self._tiles, self._wanted, self._limit = networks, tiles, wanted, limit
+        self._networks, self._tiles, self._expected, self._limit = networks, tiles, expected, limit
         self._placed: dict[tuple[int, Device], nn.Module] = {}
 
     def time(self, device: Device) -> Trial:
@@ -134,7 +148,7 @@ class _Bench:
             return self._time(device)
         except (RuntimeError, MemoryError) as error:  # a kernel that a card lacks is a RuntimeError like any other
             fault = "memory did not suffice" if out_of_memory(error) else " ".join(str(error).split())[:200]
-            return Trial(device, fault=fault)
+            return Trial(device=device, fault=fault)
 
     def _time(self, device: Device) -> Trial:
         network = self._place(0, device)
@@ -149,10 +163,11 @@ class _Bench:
         assert logits is not None  # one lap is always run
         difference, dice = self._compare(0, logits)
         fault = "" if difference <= LARGEST_DIFFERENCE and dice >= LEAST_DICE else "differs too much"
-        return Trial(device, min(laps[1:] or laps), difference, dice, fault)
+        tile_s = min(laps[1:] or laps)
+        return Trial(device=device, tile_s=tile_s, difference=difference, dice=dice, fault=fault)
 
     def all_agree(self, device: Device) -> bool:
-        """Say whether the other members agree on this device too."""
+        """Whether the other members agree on this device too."""
         for member in range(1, len(self._networks)):
             with autocast(device):
                 logits = _logits(self._place(member, device), self._tiles[member].to(device.name))
@@ -170,11 +185,11 @@ class _Bench:
         return self._placed[key]
 
     def _compare(self, member: int, logits: Floats) -> tuple[float, float]:
-        """Give mean |Δ probability| and the masks' Dice; infinity for logits that are not finite."""
-        wanted = self._wanted[member]
+        """Return mean |Δ probability| and the masks' Dice; infinity for logits that are not finite."""
+        expected = self._expected[member]
         if not np.isfinite(logits).all():
             return float("inf"), 0.0
-        difference = np.abs(probabilities(logits) - probabilities(wanted)).mean(dtype=np.float64)
-        found, true = logits > self._limit, wanted > self._limit
-        both = int(found.sum()) + int(true.sum())
-        return float(difference), 2 * int((found & true).sum()) / both if both else 1.0
+        difference = np.abs(probabilities(logits) - probabilities(expected)).mean(dtype=np.float64)
+        mask, true = logits > self._limit, expected > self._limit
+        both = int(mask.sum()) + int(true.sum())
+        return float(difference), 2 * int((mask & true).sum()) / both if both else 1.0

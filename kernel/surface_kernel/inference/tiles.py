@@ -14,7 +14,7 @@ weights at every voxel sum to 1, with no weight volume to keep and nothing to di
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
@@ -22,37 +22,38 @@ import numpy as np
 import numpy.typing as npt
 
 Shape = tuple[int, int, int]
+Index = tuple[int, int, int]  # a tile's place among the starts along every axis
 _MOST_STEPS = 12  # tiles up to 384 voxels longer than the trained one, with steps of 32: enough to lose little by
 WINDOW_FLOOR = 1e-2  # no voxel of a tile counts for less: corners keep 1e-6 of a weight of 1, far above fp32's noise
 
 
 def starts(size: int, tile: int, shared: int) -> tuple[int, ...]:
-    """Give the first voxel of every tile along an axis, evenly spread, neighbours having at least `shared` in common.
+    """Return the first voxel of every tile along an axis, evenly spread, neighbours sharing at least `shared` voxels.
 
     size, tile, shared: voxels, size ≥ tile ≥ 1, 0 ≤ shared. Tiles move on by one voxel at the least. Raises ValueError.
     """
     if not 1 <= tile <= size or shared < 0:
-        raise ValueError(f"found size {size}, tile {tile}, shared {shared}; wanted 1 ≤ tile ≤ size, 0 ≤ shared")
+        raise ValueError(f"expected 1 <= tile <= size and shared >= 0, got tile {tile}, size {size}, shared {shared}")
     steps = -(-(size - tile) // max(1, tile - shared))
     return tuple(round(step * (size - tile) / steps) for step in range(steps + 1)) if steps else (0,)
 
 
 def shared_voxels(tile: int, overlap: float) -> int:
-    """Give the voxels of a tile that an overlap is, 0 ≤ overlap < 1, rounded up. Raises ValueError."""
+    """Return the voxels of a tile that an overlap is, 0 ≤ overlap < 1, rounded up. Raises ValueError."""
     if not 0 <= overlap < 1:
-        raise ValueError(f"found overlap {overlap}, wanted a share from 0 to below 1")
+        raise ValueError(f"overlap: expected a share from 0 to below 1, got {overlap}")
     return int(np.ceil(tile * overlap))
 
 
 def window(tile: int) -> npt.NDArray[np.float64]:
-    """Give the 1-D blending window of a tile: a Gaussian of sigma tile / 8 with peak 1, floored at WINDOW_FLOOR."""
+    """Return the 1-D blending window of a tile: a Gaussian of sigma tile / 8 with peak 1, floored at WINDOW_FLOOR."""
     distance = np.arange(tile) - (tile - 1) / 2
     gaussian: npt.NDArray[np.float64] = np.exp(-0.5 * (distance / (tile / 8)) ** 2)
     return gaussian.clip(min=WINDOW_FLOOR)
 
 
 def axis_weights(size: int, tile: int, axis_starts: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Give every tile's window along an axis, divided by the axis' total: shape (tiles, tile), summing to 1 at a voxel.
+    """Return every tile's window along an axis, divided by the axis' total: (tiles, tile), summing to 1 at a voxel.
 
     Raises ValueError when a voxel of the axis lies under no tile: coverage is proved here, before any work.
     """
@@ -61,7 +62,7 @@ def axis_weights(size: int, tile: int, axis_starts: tuple[int, ...]) -> npt.NDAr
     for start in axis_starts:
         total[start : start + tile] += plain
     if not total.all():
-        raise ValueError(f"found voxel {int(np.argmin(total))} of {size} under no tile, wanted every voxel covered")
+        raise ValueError(f"expected tiles over every voxel of an axis, got none over {int(np.argmin(total))} of {size}")
     return np.stack([plain / total[start : start + tile] for start in axis_starts]).astype(np.float32)
 
 
@@ -76,21 +77,21 @@ class Grid:
     shape_zyx: Shape
     tile_zyx: Shape
     overlap: float
-    trained_zyx: Shape | None = None
+    trained_zyx: Shape | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if min(self.shape_zyx) < 1:
-            raise ValueError(f"found a volume of shape {self.shape_zyx}, wanted at least one voxel an axis")
+            raise ValueError(f"expected a volume with at least one voxel an axis, got the shape {self.shape_zyx}")
 
     @property
     def padded_zyx(self) -> Shape:
-        """Give the volume's shape, at least a tile along every axis."""
+        """The volume's shape, at least a tile along every axis."""
         z, y, x = (max(size, tile) for size, tile in zip(self.shape_zyx, self.tile_zyx, strict=True))
         return z, y, x
 
     @cached_property
     def starts_zyx(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Give the starts along every axis of the padded volume."""
+        """The starts along every axis of the padded volume."""
         z, y, x = (
             starts(size, tile, shared_voxels(trained, self.overlap))
             for size, tile, trained in zip(
@@ -101,7 +102,7 @@ class Grid:
 
     @cached_property
     def weights_zyx(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Give `axis_weights` of every axis."""
+        """`axis_weights` of every axis."""
         z, y, x = (
             axis_weights(size, tile, axis)
             for size, tile, axis in zip(self.padded_zyx, self.tile_zyx, self.starts_zyx, strict=True)
@@ -110,7 +111,7 @@ class Grid:
 
     @property
     def tiles(self) -> int:
-        """Count the tiles."""
+        """How many tiles there are."""
         z, y, x = self.starts_zyx
         return len(z) * len(y) * len(x)
 
@@ -125,7 +126,7 @@ class Grid:
         return product(z, y, x)
 
     def corner(self, index: tuple[int, int, int]) -> Shape:
-        """Give the first voxel of the tile at a place."""
+        """Return the first voxel of the tile at a place."""
         z, y, x = (axis[place] for axis, place in zip(self.starts_zyx, index, strict=True))
         return z, y, x
 
@@ -137,7 +138,7 @@ class Grid:
 
     @property
     def slots(self) -> int:
-        """Count the layers whose logits are kept: those alive, and one more that is filled meanwhile."""
+        """How many layers there are whose logits are kept: those alive, and one more that is filled meanwhile."""
         return min(self.layers_alive + 1, len(self.starts_zyx[0]))
 
     @property
@@ -148,14 +149,17 @@ class Grid:
 
 
 def plan(
-    shape_zyx: Shape, trained_zyx: Shape, overlap: float, step: int, most_voxels: int, most_kept_bytes: int
+    shape_zyx: Shape, *, trained_zyx: Shape, overlap: float, step: int, most_voxels: int, most_kept_bytes: int
 ) -> Grid:
-    """Choose the tiles of least work for a volume: the fewest voxels to compute in all; of equals, the smallest tile.
+    """Return the tiles of least work for a volume: the fewest voxels to compute in all; of equals, the smallest tile.
 
-    trained_zyx: the tile that the network was trained on, and the least one. Others are longer, by `step` or a
-    multiple, along some axes. Neighbours share at least the voxels that `overlap` is of the trained tile. most_voxels:
-    of one tile, as the device's memory has it. most_kept_bytes: of `Grid.kept_bytes`. Where no tile is within both,
-    the trained one is taken.
+    Args:
+        shape_zyx: of the volume.
+        trained_zyx: the tile that the network was trained on, and the least one.
+        overlap: neighbours share at least the voxels that this is of the trained tile.
+        step: other tiles are longer by this or a multiple, along some axes.
+        most_voxels: of one tile, as the device's memory has it.
+        most_kept_bytes: of `Grid.kept_bytes`. Where no tile is within both limits, the trained one is taken.
 
         size 320, trained tile 128, half overlap: 64 voxels shared
         128   0 64 128 192      4 × 128 = 512 voxels along the axis
@@ -168,7 +172,7 @@ def plan(
         for size, trained in zip(shape_zyx, trained_zyx, strict=True)
     )
     candidates = [tile for tile in product(z, y, x) if math.prod(tile) <= most_voxels]
-    grids = (Grid(shape_zyx, tile, overlap, trained_zyx) for tile in candidates)
+    grids = (Grid(shape_zyx, tile, overlap, trained_zyx=trained_zyx) for tile in candidates)
     fitting = [grid for grid in grids if grid.kept_bytes <= most_kept_bytes]
-    least = Grid(shape_zyx, trained_zyx, overlap, trained_zyx)
+    least = Grid(shape_zyx, trained_zyx, overlap, trained_zyx=trained_zyx)
     return min(fitting, key=lambda grid: (grid.redundancy, math.prod(grid.tile_zyx)), default=least)

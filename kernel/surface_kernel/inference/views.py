@@ -21,7 +21,7 @@ UNTURNED = "none"
 
 
 class ViewError(ValueError):
-    """A name that is no view; the message says what was found and what was wanted."""
+    """A name that is no view."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,8 @@ class View:
             turn = re.fullmatch(r"([zyx])([zyx])(90|180|270)", step)
             letters = step if turn is None else step[:2]
             if not re.fullmatch(r"[zyx]{1,3}", letters) or len(set(letters)) != len(letters):
-                wanted = (
-                    f'wanted "{UNTURNED}", axes to flip such as "zy", turns such as "yx90", or several joined by "+"'
-                )
-                raise ViewError(f'found the view "{name}", {wanted}')
+                expected = f'"{UNTURNED}", axes to flip such as "zy", turns such as "yx90", or several joined by "+"'
+                raise ViewError(f'expected {expected}, got "{name}"')
             places = [AXES.index(letter) for letter in letters]
             if turn is None:
                 for place in places:
@@ -56,7 +54,7 @@ class View:
         return cls((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
 
     def of(self, tiles: "Tensor") -> "Tensor":
-        """Give this view of tiles (batch, channel, z, y, x)."""
+        """Return this view of tiles (batch, channel, z, y, x)."""
         turned = tiles.permute(0, 1, *(2 + axis for axis in self.axes)) if self.axes != (0, 1, 2) else tiles
         return turned.flip(self._flipped) if self._flipped else turned
 
@@ -78,5 +76,6 @@ def parse_all(names: Iterable[str]) -> tuple[View, ...]:
     views = [View.parse(name) for name in listed]
     for place, view in enumerate(views):
         if view in views[:place]:
-            raise ViewError(f'found the view "{listed[place]}" twice, the first as "{listed[views.index(view)]}"')
+            first = listed[views.index(view)]
+            raise ViewError(f'expected every view once, got "{listed[place]}", which is the same as "{first}"')
     return tuple(views)

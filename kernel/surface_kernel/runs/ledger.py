@@ -27,8 +27,8 @@ from typing import Any, Self
 
 import surface_kernel
 from surface_kernel import disk
-from surface_kernel.runs.mounts import Bundle
 from surface_kernel.inference.settings import to_json
+from surface_kernel.runs.mounts import Bundle
 
 FORMAT = "surface-ledger/1"
 CODE = Path(surface_kernel.__file__).parent

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from surface_kernel.inference import settings
-from surface_kernel.message import shown
 from surface_kernel.inference.settings import Settings
+from surface_kernel.message import shown
 
 BUNDLE_FORMAT = "surface-bundle/1"
 MANIFEST_LIMIT_BYTES = SETTINGS_LIMIT_BYTES = 1 << 20

@@ -36,7 +36,10 @@ LOADING_SILENCE_S = 1800.0  # a first import from a slow disk, a compiler
 _SILENCES = 20
 _POLL_S = 0.5
 _DYING_S = 10.0
-_PRELOADED = ["surface_kernel.inference.engine", "torch.fx.experimental.symbolic_shapes"]  # the latter for `cost`: a second
+_PRELOADED = [
+    "surface_kernel.inference.engine",
+    "torch.fx.experimental.symbolic_shapes",
+]  # the latter for `cost`: a second
 Finished = TypeVar("Finished")
 
 

@@ -16,8 +16,8 @@ from surface_kernel.runs.ledger import Kept, Ledger
 from surface_kernel.runs.pipeline import finished
 from surface_kernel.runs.plan import FINISH, PREDICT, WRITE, Plan, Standing, stage_of
 from surface_kernel.runs.submission import Submission
-from surface_kernel.volumes.volume import mask_bytes
 from surface_kernel.runs.worker import Done, Ready, Unit
+from surface_kernel.volumes.volume import mask_bytes
 
 SAVE_EVERY_S = 60.0
 TRIES = 3  # to write what a run cannot do without

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surface_kernel import disk
-from surface_kernel.volumes import volume
-from surface_kernel.networks.architecture import DIVISOR
-from surface_kernel.runs.ledger import Record, digest_of
 from surface_kernel.inference.settings import Settings
 from surface_kernel.inference.tiles import Grid, plan
+from surface_kernel.networks.architecture import DIVISOR
+from surface_kernel.runs.ledger import Record, digest_of
+from surface_kernel.volumes import volume
 
 if TYPE_CHECKING:
     from surface_kernel.inference.engine import Engine
@@ -110,8 +110,14 @@ class Ready:
 
     def grid(self, shape_zyx: tuple[int, int, int]) -> Grid:
         """Plan a volume's tiles as the workers do."""
-        limits = self.device["tile_voxels"], self.device["kept_bytes"]
-        return plan(shape_zyx, self.trained_zyx, self.overlap, DIVISOR, *limits)
+        return plan(
+            shape_zyx,
+            trained_zyx=self.trained_zyx,
+            overlap=self.overlap,
+            step=DIVISOR,
+            most_voxels=self.device["tile_voxels"],
+            most_kept_bytes=self.device["kept_bytes"],
+        )
 
     def seconds(self, grid: Grid) -> float:
         """Give what a volume is expected to take one worker, all stages."""
@@ -129,7 +135,7 @@ class LoadEngine:
         """Load. Raises as `Engine.load`."""
         from surface_kernel.inference.engine import Engine
 
-        return Engine.load(self.files, self.settings, device_name, threads=threads)
+        return Engine.load(self.files, self.settings, device_name=device_name, threads=threads)
 
 
 @dataclass(frozen=True)
@@ -164,9 +170,8 @@ def work(connection: Connection, load: Load, device_name: str | None, threads: i
 def _serve(connection: Connection, decoded: "queue.Queue[Any]", engine: "Engine", device_name: str | None) -> None:
     import torch
 
-    from surface_kernel.networks.placing import within_memory
-    from surface_kernel.networks.device import Device
     from surface_kernel.inference.engine import LANES
+    from surface_kernel.networks.device import Device
 
     send = _Sender(connection)
     send(Loaded(torch.cuda.device_count() if engine.device.is_gpu else 0))
@@ -261,7 +266,7 @@ def _tune(engine: "Engine", voxels: volume.Volume, device_name: str | None) -> R
 
 
 def _ready(engine: "Engine", trials: Sequence[str]) -> Ready:
-    first = engine.told[0]
+    first = engine.metadata[0]
     return Ready(
         *(engine.device.to_mapping(), str(engine.device), tuple(trials), engine.tile_s, engine.cost.flop),
         *(len(engine.networks), len(engine.stages), sum(len(stage) for stage in engine.stages)),
@@ -297,7 +302,7 @@ def _predict(engine: "Engine", unit: Unit, voxels: volume.Volume, image_sha256: 
             raise volume.VolumeError(f"{unit.path}: found {voxels.shape}, wanted {unit.shape_zyx} as its header says")
         mask = _room(mask_file, "uint8", unit)
         sums = _room(sums_file, "float32", unit, unit.earlier)
-        spread = engine.predict(voxels, mask, sums, unit.stages, teller)
+        spread = engine.predict(voxels, mask=mask, sums=sums, stages=unit.stages, on_tiles=teller)
         checksum = disk.checksum(sums_file) if sums_file and unit.sums and unit.record else None
         for path, partial in ((unit.sums, sums_file), (unit.mask, mask_file)):
             if path and partial:
@@ -336,7 +341,7 @@ def _put_on_record(path: Path, done: Done) -> None:
 
 def _may_pass(error: BaseException) -> bool:
     """Say whether what went wrong may not go wrong the next time: a disk or a memory that was full, and the like."""
-    from surface_kernel.inference.predict import out_of_memory
+    from surface_kernel.inference.forward import out_of_memory
 
     return isinstance(error, OSError) or out_of_memory(error)
 

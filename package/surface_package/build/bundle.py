@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from surface_kernel.inference import settings as kernel_settings
-from surface_kernel.networks import weights as kernel_weights
 from surface_kernel.inference.settings import Settings
+from surface_kernel.networks import weights as kernel_weights
 from surface_kernel.networks.weights import Metadata
 from surface_package.build import leaks, licences, manifest, sources, wheels
 from surface_package.target import DATASET_FILE, PLACEHOLDER_OWNER, dataset_metadata, read_target
@@ -117,7 +117,7 @@ def _halved(
     weights: Sequence[Path], folder: Path, settings: Settings, volume: Path
 ) -> tuple[list[Path], dict[str, Any]]:
     """Write the weights in float16, and say what that changes on a volume."""
-    from surface_package.build import half# and with it torch, which nothing else here needs
+    from surface_package.build import half  # and with it torch, which nothing else here needs
 
     halved = [folder / f"half_{index}.safetensors" for index in range(len(weights))]
     for source, target in zip(weights, halved, strict=True):

@@ -8,15 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from surface_kernel.networks.placing import within_memory
 from surface_kernel import probability
-from surface_kernel.networks import weights
-from surface_kernel.postprocess.drop_small_components import drop_small_components
-from surface_kernel.volumes import volume
-from surface_kernel.networks.placing import choose
 from surface_kernel.inference.engine import Engine
 from surface_kernel.inference.settings import Settings
+from surface_kernel.networks import weights
+from surface_kernel.networks.placing import choose, within_memory
 from surface_kernel.networks.weights import WeightsError
+from surface_kernel.postprocess.drop_small_components import drop_small_components
+from surface_kernel.volumes import volume
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def _predict(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Give a volume's mean logits and its mask."""
     with Engine.load(files, settings, device=replace(choose("cpu"), dtype="float32")) as engine:
-        if all(metadata.architecture.local for metadata in engine.told):
+        if all(metadata.architecture.local for metadata in engine.metadata):
             engine.take(within_memory(engine.device, engine.cost))  # larger tiles: less to compute
         logits = np.empty(grey.shape, np.float32)
         tiles = engine.grid(grey.shape).tiles * sum(map(len, engine.stages))

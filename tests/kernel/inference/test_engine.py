@@ -29,13 +29,13 @@ TILE = SimpleNamespace(intensity=Intensity(), tile_zyx=(3, 4, 5), overlap=0.5, t
 def engine_of(*networks, views=("none",), threshold=0.5, device=CPU):
     """An engine of small tiles, which no weights file could ask for."""
     settings = Settings(views=views, threshold=threshold, dust_voxels=0)
-    return Engine(networks, [TILE] * len(networks), settings, device, NOTHING)
+    return Engine(networks, [TILE] * len(networks), settings=settings, device=device, cost=NOTHING)
 
 
 def predicted(engine, volume, **named):
     """Gives the mask, and what is told of the probabilities."""
     mask = np.full(volume.shape, 7, np.uint8)
-    return mask, engine.predict(volume, mask, **named)
+    return mask, engine.predict(volume, mask=mask, **named)
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_stages_add_up_in_their_order_and_the_mask_is_of_all_so_far():
             np.testing.assert_allclose(sums, total * grey, atol=1e-4)
             np.testing.assert_array_equal(mask, (total * grey > 0).astype(np.uint8))
         at_once, all_sums = np.empty(volume.shape, np.uint8), np.empty(volume.shape, np.float32)
-        engine.predict(volume, at_once, all_sums)
+        engine.predict(volume, mask=at_once, sums=all_sums)
         assert all_sums.tobytes() == sums.tobytes()
         assert at_once.tobytes() == mask.tobytes()
-        engine.predict(volume, at_once)  # where nobody wants the sums they are kept for as long as they are needed
+        engine.predict(volume, mask=at_once)  # where nobody wants the sums they are kept for as long as they are needed
         assert at_once.tobytes() == mask.tobytes()
         logits = np.concatenate([slab for _, slab in engine.logits(volume)])
         np.testing.assert_allclose(logits, -grey, atol=1e-4)
@@ -122,7 +122,7 @@ def test_where_memory_does_not_suffice_the_volume_is_begun_again_with_smaller_ti
 
     volume = noise((60, 40, 90))
     device = Device(name="cpu", dtype="float32", batch=1, threads=1, tile_voxels=10**6, kept_bytes=10**9)
-    with Engine([Small()], [TOLD], Settings(), device, NOTHING) as engine:
+    with Engine([Small()], [TOLD], settings=Settings(), device=device, cost=NOTHING) as engine:
         mask, spread = predicted(engine, volume)
     assert list(dict.fromkeys(sizes)) == [(64, 32, 96), (32, 32, 96), (32, 32, 32)]
     assert spread.incidents == tuple(
@@ -149,7 +149,7 @@ def test_only_networks_that_look_no_further_than_their_surroundings_get_larger_t
     monkeypatch.setattr(engine_module, "restore", lambda architecture, state: nn.Conv3d(1, 1, 1))
     metadata = Metadata(Architecture(decoder, "resnet18", norm), Intensity(), (64, 64, 64), 0.5)
     weights.save(tmp_path / "a.safetensors", {"w": torch.zeros(1)}, metadata)
-    with Engine.load([tmp_path / "a.safetensors"], Settings(), "cpu") as engine:
+    with Engine.load([tmp_path / "a.safetensors"], Settings(), device_name="cpu") as engine:
         assert (engine.grid((128, 128, 128)).tile_zyx == (128, 128, 128)) is local
         assert (engine.grid((128, 128, 128)).tile_zyx == (64, 64, 64)) is not local
 
@@ -165,27 +165,27 @@ def saved(path, **changes):
 def test_the_first_members_threshold_holds_unless_the_settings_say_otherwise(tmp_path, monkeypatch):
     monkeypatch.setattr(engine_module, "restore", lambda architecture, state: nn.Conv3d(1, 1, 1))
     files = [saved(tmp_path / f"{n}.safetensors", threshold=0.3 + n / 10) for n in range(2)]
-    engine = Engine.load(files, Settings(), "cpu")
-    assert (engine.threshold, engine.told[0].overlap, len(engine.members)) == (0.3, 0.25, 2)
-    assert Engine.load(files[::-1], Settings(), "cpu").threshold == 0.4
-    assert Engine.load(files, Settings(threshold=0.8), "cpu").threshold == 0.8
+    engine = Engine.load(files, Settings(), device_name="cpu")
+    assert (engine.threshold, engine.metadata[0].overlap, len(engine.members)) == (0.3, 0.25, 2)
+    assert Engine.load(files[::-1], Settings(), device_name="cpu").threshold == 0.4
+    assert Engine.load(files, Settings(threshold=0.8), device_name="cpu").threshold == 0.8
 
 
 @pytest.mark.parametrize("changes", [{"tile_zyx": (32, 32, 64)}, {"overlap": 0.5}])
 def test_members_with_other_tiles_are_refused(tmp_path, changes):
     files = [saved(tmp_path / "a.safetensors"), saved(tmp_path / "b.safetensors", **changes)]
-    with pytest.raises(WeightsError, match=r"b\.safetensors: found tile and overlap .* as in a\.safetensors"):
-        Engine.load(files, Settings(), "cpu")
+    with pytest.raises(WeightsError, match=r"b\.safetensors: tile and overlap: expected .* as in a\.safetensors"):
+        Engine.load(files, Settings(), device_name="cpu")
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     with pytest.raises(NetworkError, match="found a state that does not fit"):
-        Engine.load([saved(tmp_path / "a.safetensors")], Settings(), "cpu")
+        Engine.load([saved(tmp_path / "a.safetensors")], Settings(), device_name="cpu")
 
 
 def test_a_real_network_makes_the_same_bytes_twice(weights_file):
     volume = noise((20, 33, 40))
-    with Engine.load([weights_file], Settings(dust_voxels=0), "cpu") as engine:
+    with Engine.load([weights_file], Settings(dust_voxels=0), device_name="cpu") as engine:
         mask, _ = predicted(engine, volume)
         assert 0.05 < mask.mean() < 0.95
         assert predicted(engine, volume)[0].tobytes() == mask.tobytes()
@@ -193,7 +193,7 @@ def test_a_real_network_makes_the_same_bytes_twice(weights_file):
 
 def test_a_tuned_engine_runs_as_it_found_best_and_so_does_one_that_is_told(weights_file):
     volume = noise((20, 33, 40))
-    with Engine.load([weights_file], Settings(), "cpu") as engine:
+    with Engine.load([weights_file], Settings(), device_name="cpu") as engine:
         trials = engine.tune(volume)
         assert engine.device in [trial.device for trial in trials]
         assert engine.tile_s > 0
@@ -204,11 +204,14 @@ def test_a_tuned_engine_runs_as_it_found_best_and_so_does_one_that_is_told(weigh
 
 
 def test_a_prediction_that_nobody_wants_is_refused():
-    with engine_of(nn.Identity()) as engine, pytest.raises(ValueError, match="found neither a mask nor sums"):
+    with (
+        engine_of(nn.Identity()) as engine,
+        pytest.raises(ValueError, match="expected a mask or sums to fill"),
+    ):
         engine.predict(noise((4, 4, 4)))
 
 
 def test_planes_too_wide_for_the_memory_are_refused_before_any_work(monkeypatch):
     monkeypatch.setattr(engine_module, "machine_bytes", lambda: 10_000)
-    with engine_of(nn.Identity()) as engine, pytest.raises(PredictionError, match=r"found planes of \(40, 40\) voxels"):
+    with engine_of(nn.Identity()) as engine, pytest.raises(PredictionError, match=r"planes of \(40, 40\) voxels need"):
         predicted(engine, noise((4, 40, 40)))

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scenes import TWO_GREYS_LOGITS, noise, two_greys
 from torch import nn
 
-from surface_kernel.inference import predict
-from surface_kernel.inference.predict import Member, PredictionError, Predictor, slabs
+from surface_kernel.inference import layers, predict
+from surface_kernel.inference.forward import Member
+from surface_kernel.inference.predict import PredictionError, Predictor, slabs
 from surface_kernel.inference.stitch import UNSEEN
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.inference.views import View
@@ -32,7 +33,7 @@ class Network(nn.Module):
 
 
 def whole(volume, grid, members=(IDENTITY,), **named):
-    return np.concatenate([slab for _, slab in slabs(members, volume, grid, CPU, **named)])
+    return np.concatenate([slab for _, slab in slabs(members, volume, grid=grid, device=CPU, **named)])
 
 
 @st.composite
@@ -113,7 +114,7 @@ def test_the_network_sees_batches_of_one_size_and_zeros_as_padding():
 def test_slabs_follow_one_another_and_make_up_the_whole(world):
     shape_zyx, tile_zyx, overlap, seed = world
     grid, done, z = Grid(shape_zyx, tile_zyx, overlap), [], 0
-    for start_z, slab in slabs([IDENTITY], noise(shape_zyx, seed), grid, CPU, on_tiles=done.append):
+    for start_z, slab in slabs([IDENTITY], noise(shape_zyx, seed), grid=grid, device=CPU, on_tiles=done.append):
         assert start_z == z
         assert slab.shape[1:] == shape_zyx[1:]
         z += len(slab)
@@ -127,14 +128,14 @@ def test_only_the_layers_that_overlap_are_kept_and_one_more(monkeypatch, depth, 
     """Counts the tiles' logits that anybody holds: at half overlap two layers lie over a voxel."""
     grid, most = Grid((depth, 8, 8), (8, 8, 8), 0.5), []
 
-    class Course(predict._Course):
-        def _start(self, batch):
-            super()._start(batch)
-            most.append(sum(len(logits) for slot in self._kept for logits, _ in slot))
+    class Store(layers.LayerStore):
+        def put(self, *given):
+            super().put(*given)
+            most.append(self.table.held_tiles)
 
-    monkeypatch.setattr(predict, "_Course", Course)
+    monkeypatch.setattr(predict, "LayerStore", Store)
     device = Device(name="cpu", dtype="float32", batch=1, threads=1)
-    list(slabs([Member(network, Intensity())], noise(grid.shape_zyx), grid, device))
+    list(slabs([Member(network, Intensity())], noise(grid.shape_zyx), grid=grid, device=device))
     assert len(most) == depth // 4 - 1
     assert max(most) == 3 == grid.kept_bytes // (4 * 8**3)
 
@@ -152,7 +153,7 @@ def test_buffers_serve_the_next_batch_and_the_next_volume_too(monkeypatch, netwo
     with Predictor([Member(network, Intensity())], CPU) as predictor:
         for seed in range(4):
             volume = noise(grid.shape_zyx, seed)
-            found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid, [PLAIN])])
+            found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid=grid, passes=[PLAIN])])
             np.testing.assert_allclose(found, Intensity().table(volume)[volume], atol=1e-5)
     assert len(made) <= 3 + 2 * 3 * 4 // 2  # being cut, computed and checked; an identity's are its logits too
 
@@ -169,7 +170,9 @@ def test_tiles_of_zeros_are_not_run_and_the_others_give_the_volume_back(world, b
     boxes = [box_of(grid, index) for index in grid.indices() if volume[box_of(grid, index)].any()]
     member = Member(Network(lambda tiles: ran.append(len(tiles)) or tiles), Intensity())
     device = Device(name="cpu", dtype="float32", batch=batch, threads=1)
-    found = np.concatenate([slab for _, slab in slabs([member], volume, grid, device, on_tiles=done.append)])
+    found = np.concatenate(
+        [slab for _, slab in slabs([member], volume, grid=grid, device=device, on_tiles=done.append)]
+    )
     assert sum(done) == grid.tiles
     assert sum(ran) >= len(boxes) >= len(ran)
     seen = np.zeros(shape_zyx, np.bool_)
@@ -196,7 +199,7 @@ def test_a_tile_that_is_not_finite_is_repeated_in_float32(bad):
 
     member = Member(Network(spoil), Intensity(), nn.Identity())
     with Predictor([member], CPU) as predictor:
-        found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid, [PLAIN])])
+        found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid=grid, passes=[PLAIN])])
         incidents = list(predictor.incidents)
     assert found.tobytes() == whole(volume, grid).tobytes()
     corners = [grid.corner(index) for index in grid.indices()]
@@ -213,7 +216,7 @@ def test_logits_that_are_no_numbers_in_float32_either_are_refused(bad):
         return spoilt
 
     volume = noise((9, 5, 5))
-    with pytest.raises(PredictionError, match=r"not finite in the tile at \(0, 0, 0\), wanted numbers"):
+    with pytest.raises(PredictionError, match=r"the tile at \(0, 0, 0\) are not finite, in float32 neither"):
         whole(volume, Grid(volume.shape, (4, 4, 4), 0.5), [Member(Network(spoil), Intensity())])
 
 
@@ -238,7 +241,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(kind, number):
 
     device = Device(name="cpu", dtype="float32", batch=4, threads=1)
     with Predictor([Member(Network(fail), Intensity())], device) as predictor:
-        found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid, [PLAIN])])
+        found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid=grid, passes=[PLAIN])])
         assert predictor.incidents == ["memory did not suffice: 2 tiles at a time from here on"]
     assert calls[: number + 2] == [4] * (number + 1) + [2]
     assert set(calls[number + 1 :]) == {2}
@@ -251,7 +254,7 @@ def test_a_tile_too_large_for_the_device_is_run_on_the_cpu_in_float32():
 
     volume, grid = noise((4, 4, 9)), Grid((4, 4, 9), (4, 4, 4), 0.0)
     with Predictor([Member(Network(fail), Intensity(), nn.Identity())], CPU) as predictor:
-        found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid, [PLAIN])])
+        found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid=grid, passes=[PLAIN])])
         assert predictor.incidents[:2] == [
             "memory did not suffice: 1 tiles at a time from here on",
             "memory did not suffice for the tile at (0, 0, 0): run on the CPU in float32",
@@ -275,9 +278,9 @@ def test_an_error_surfaces_at_once_and_the_next_volume_goes_well(where):
 
     with Predictor([Member(Network(network), Intensity())], CPU) as predictor:
         with pytest.raises(RuntimeError, match=r"the (third batch|disk)"):
-            list(predictor.run(volume, grid, [PLAIN], finish))
+            list(predictor.run(volume, grid=grid, passes=[PLAIN], finish=finish))
         assert len(seen) < 20  # of 62
-        found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid, [PLAIN])])
+        found = np.concatenate([slab for _, slab in predictor.slabs(volume, grid=grid, passes=[PLAIN])])
     np.testing.assert_allclose(found, Intensity().table(volume)[volume], atol=1e-5)
 
 
@@ -300,7 +303,7 @@ def test_the_network_goes_on_while_slabs_are_blended():
     with Predictor(
         [Member(Network(network), Intensity())], Device(name="cpu", dtype="float32", batch=1, threads=1)
     ) as predictor:
-        assert len(list(predictor.run(volume, grid, [PLAIN], finish))) == 4
+        assert len(list(predictor.run(volume, grid=grid, passes=[PLAIN], finish=finish))) == 4
 
 
 def test_a_memory_map_is_predicted_as_an_array_is(tmp_path):
@@ -312,12 +315,12 @@ def test_a_memory_map_is_predicted_as_an_array_is(tmp_path):
 
 
 def test_a_volume_of_another_shape_than_the_grid_is_refused():
-    with pytest.raises(ValueError, match=r"found a volume of \(4, 4, 5\), wanted the grid's \(4, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"expected a volume of the grid's shape \(4, 4, 4\), got \(4, 4, 5\)"):
         whole(noise((4, 4, 5)), Grid((4, 4, 4), (4, 4, 4), 0.5))
 
 
 def test_an_empty_volume_is_refused():
-    with pytest.raises(ValueError, match="wanted at least one voxel an axis"):
+    with pytest.raises(ValueError, match="expected a volume with at least one voxel an axis"):
         whole(np.zeros((0, 4, 4), np.uint8), Grid((0, 4, 4), (4, 4, 4), 0.5))
 
 
@@ -325,7 +328,9 @@ def test_the_network_runs_in_the_device_precision_and_logits_are_float32():
     seen = []
     network = nn.Sequential(nn.Conv3d(1, 1, 1), Network(lambda tiles: seen.append(tiles.dtype) or tiles))
     device = Device(name="cpu", dtype="bfloat16", batch=1, threads=1)
-    ((_, slab),) = slabs([Member(network, Intensity())], noise((4, 4, 4)), Grid((4, 4, 4), (4, 4, 4), 0), device)
+    ((_, slab),) = slabs(
+        [Member(network, Intensity())], noise((4, 4, 4)), grid=Grid((4, 4, 4), (4, 4, 4), 0), device=device
+    )
     assert seen == [torch.bfloat16]
     assert slab.dtype == np.float32
 

@@ -5,23 +5,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surface_kernel.inference.stitch import UNSEEN, Blend, addresses_of, finite, look_up, scanned, shared_by
+from surface_kernel.inference.sharing import shared_by
+from surface_kernel.inference.slab import Slab
+from surface_kernel.inference.stitch import UNSEEN, finite
+from surface_kernel.inference.tile_table import TileTable
 from surface_kernel.inference.tiles import Grid, window
 
 
 def blend(grid, tiles, z_start=0, z_end=None, live=None):
-    """Describes a slab with every layer at hand, layer i in slot i. The tiles must outlive it."""
-    where = addresses_of(tiles)
-    if live is not None:
-        where[~live] = 0
-    return Blend(grid, where, 0, np.arange(len(tiles)), z_start, grid.shape_zyx[0] if z_end is None else z_end)
+    """Describes a slab with every layer at hand."""
+    table = TileTable.of(grid, tiles)
+    for index in np.argwhere(~live) if live is not None else ():
+        table.put_nothing(tuple(index))
+    z_end = grid.shape_zyx[0] if z_end is None else z_end
+    return Slab(grid=grid, table=table, layers=range(len(tiles)), z_start=z_start, z_end=z_end)
 
 
 def stitched(grid, tiles, z_start=0, z_end=None, live=None, **named):
     """Blends a slab into a fresh array of NaN."""
     described = blend(grid, tiles, z_start, z_end, live)
     out = np.full(described.shape_zyx, np.nan, np.float32)
-    described.run(out, **named)
+    described.blend(sums=out, **named)
     return out
 
 
@@ -70,9 +74,13 @@ def test_a_slab_is_the_part_of_the_whole():
 def test_a_layer_is_found_through_its_slot():
     grid = Grid((6, 3, 3), (3, 3, 3), 0)
     tiles = random_tiles(grid)
-    out = np.empty((6, 3, 3), np.float32)
-    Blend(grid, addresses_of(tiles)[::-1].copy(), 0, np.array([1, 0]), 0, 6).run(out)
-    np.testing.assert_array_equal(out, stitched(grid, tiles))
+    table, out = TileTable(grid, slots=3), np.empty((3, 3, 3), np.float32)
+    table.put([(1, 0, 0)], tiles[1, 0])
+    slab = Slab(grid=grid, table=table, layers=range(1, 2), z_start=3, z_end=6)
+    for layer in (1, 4):  # which have the same slot
+        assert table.slot(layer) == 1
+    slab.blend(sums=out)
+    np.testing.assert_array_equal(out, stitched(grid, tiles)[3:])
 
 
 def test_the_bytes_do_not_depend_on_who_shares_the_work():
@@ -106,9 +114,9 @@ def test_a_mask_and_sums_of_stages_by_hand():
     first = np.array([-1, 2, 0.5, 1], np.float32).reshape(1, 1, 1, 1, 1, 4)
     second = np.array([4, 1, -3, 0.5], np.float32).reshape(1, 1, 1, 1, 1, 4)
     grid, sums, mask = Grid((1, 1, 4), (1, 1, 4), 0), np.empty((1, 1, 4), np.float32), np.empty((1, 1, 4), np.uint8)
-    blend(grid, first).run(sums, mask=mask, limit=1)
+    blend(grid, first).blend(sums=sums, mask=mask, limit=1)
     assert mask.tolist() == [[[0, 1, 0, 0]]]  # 1 is not above 1
-    blend(grid, second).run(sums, add=True, mask=mask, limit=1.5)
+    blend(grid, second).blend(sums=sums, add=True, mask=mask, limit=1.5)
     assert sums.tolist() == [[[3, 3, -2.5, 1.5]]]
     assert mask.tolist() == [[[1, 1, 0, 0]]]
 
@@ -116,7 +124,7 @@ def test_a_mask_and_sums_of_stages_by_hand():
 def test_a_voxel_that_nobody_saw_is_no_surface_in_any_stage():
     grid, tiles = Grid((1, 1, 4), (1, 1, 2), 0), np.full((1, 1, 2, 1, 1, 2), 3, np.float32)
     live, mask = np.array([[[True, False]]]), np.empty((1, 1, 4), np.uint8)
-    blend(grid, tiles, live=live).run(mask=mask, limit=8 * np.log(1e-9), passes=8)
+    blend(grid, tiles, live=live).blend(mask=mask, limit=8 * np.log(1e-9), passes=8)
     assert mask.tolist() == [[[1, 1, 0, 0]]]
 
 
@@ -124,27 +132,11 @@ def test_a_voxel_that_nobody_saw_is_no_surface_in_any_stage():
 def test_moments_are_those_of_the_mean_logit(shape_zyx):
     grid = Grid(shape_zyx, shape_zyx, 0)
     tiles = random_tiles(grid)
-    count, total, squares = blend(grid, tiles).run(np.empty(shape_zyx, np.float32), with_moments=True, passes=2)
+    count, total, squares = blend(grid, tiles).blend(sums=np.empty(shape_zyx, np.float32), with_moments=True, passes=2)
     rows = tiles.reshape(-1, shape_zyx[2])[:: 1 if shape_zyx == (2, 3, 4) else 8]
     probability = 1 / (1 + np.exp(-rows.astype(np.float64) / 2))
     assert count == rows.size
     np.testing.assert_allclose([total, squares], [probability.sum(), (probability**2).sum()], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("corner", "scanned_"), [((0, 0, 0), False), ((0, 0, 1), True), ((2, 2, 3), True), ((3, 0, 0), False)]
-)
-def test_a_box_of_zeros_is_told_from_one_with_a_voxel(corner, scanned_):
-    volume = np.zeros((4, 4, 6), np.uint8)
-    volume[2, 3, 4] = 1
-    assert scanned(volume, *corner, 3, 4, 4) is scanned_
-
-
-def test_what_is_cut_out_beyond_the_volume_is_what_zero_is():
-    volume = np.arange(1, 9, dtype=np.uint8).reshape(2, 2, 2)
-    out = np.empty((2, 2, 3), np.float32)
-    look_up(volume, 1, 0, 1, np.arange(256, dtype=np.float32) - 5, out)
-    assert out.tolist() == [[[1, -5, -5], [3, -5, -5]], [[-5] * 3] * 2]
 
 
 @pytest.mark.parametrize("where", [(0, 0, 0), (1, 2, 1), (1, 2, 3)])
@@ -156,8 +148,3 @@ def test_what_is_not_finite_is_told(where, value, fine):
     logits = np.full((2, 3, 4), 3e38, np.float32)
     logits[where] = value
     assert finite(logits) is fine
-
-
-def test_tiles_that_do_not_lie_in_one_piece_have_no_addresses():
-    with pytest.raises(ValueError, match="wanted float32 in C order"):
-        addresses_of(np.zeros((2, 2, 2, 2))[..., ::2].astype(np.float32)[..., ::1].T)

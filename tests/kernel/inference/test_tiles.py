@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -62,13 +64,13 @@ def test_there_are_no_more_tiles_than_the_overlap_needs(axis):
 
 @pytest.mark.parametrize(("size", "tile", "shared"), [(3, 4, 2), (4, 0, 0), (4, -1, 0), (4, 2, -1)])
 def test_what_has_no_starts_is_refused(size, tile, shared):
-    with pytest.raises(ValueError, match=f"found size {size}, tile {tile}, shared {shared}; wanted"):
+    with pytest.raises(ValueError, match=f"expected 1 <= tile <= size and shared >= 0, got tile {tile}"):
         starts(size, tile, shared)
 
 
 @pytest.mark.parametrize("overlap", [1.0, -0.1, np.nan])
 def test_what_is_no_share_of_a_tile_is_refused(overlap):
-    with pytest.raises(ValueError, match=f"found overlap {overlap}, wanted a share"):
+    with pytest.raises(ValueError, match=f"overlap: expected a share from 0 to below 1, got {overlap}"):
         shared_voxels(4, overlap)
 
 
@@ -111,7 +113,7 @@ def test_axis_weights_sum_to_one_at_every_voxel(axis):
 
 @pytest.mark.parametrize(("where", "voxel"), [((0, 4), 2), ((1, 3, 4), 0), ((0, 2), 4)])
 def test_a_voxel_under_no_tile_is_found_before_any_work(where, voxel):
-    with pytest.raises(ValueError, match=f"found voxel {voxel} of 6 under no tile"):
+    with pytest.raises(ValueError, match=f"got none over {voxel} of 6"):
         axis_weights(6, 2, where)
 
 
@@ -173,11 +175,16 @@ def test_layers_alive_is_the_most_layers_over_one_voxel(axis):
 
 @pytest.mark.parametrize("shape_zyx", [(0, 4, 4), (4, 0, 4), (4, 4, 0)])
 def test_an_empty_volume_has_no_grid(shape_zyx):
-    with pytest.raises(ValueError, match="wanted at least one voxel an axis"):
+    with pytest.raises(ValueError, match="expected a volume with at least one voxel an axis"):
         Grid(shape_zyx, (4, 4, 4), 0.5)
 
 
 PLENTY = 10**12
+
+
+def planned(shape_zyx, *, most_voxels, most_kept_bytes, trained_zyx=(32, 32, 32), overlap=0.5, step=32):
+    limits = {"most_voxels": most_voxels, "most_kept_bytes": most_kept_bytes}
+    return plan(shape_zyx, trained_zyx=trained_zyx, overlap=overlap, step=step, **limits)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +201,7 @@ PLENTY = 10**12
     ],
 )
 def test_the_plan_of_least_work_by_hand(size, most_side, tile_zyx, computed):
-    grid = plan((size,) * 3, (128,) * 3, 0.5, 32, most_side**3, PLENTY)
+    grid = planned((size,) * 3, trained_zyx=(128,) * 3, most_voxels=most_side**3, most_kept_bytes=PLENTY)
     assert grid.tile_zyx == tile_zyx
     assert tuple(len(axis) * tile for axis, tile in zip(grid.starts_zyx, tile_zyx, strict=True)) == computed
 
@@ -210,12 +217,14 @@ def test_the_plan_of_least_work_by_hand(size, most_side, tile_zyx, computed):
 def test_no_allowed_plan_does_less_work(shape_zyx, steps, overlap, most_voxels, most_bytes):
     """Against a slow search over all tiles up to the volume's size, with the limits asked of each."""
     trained = tuple(4 * count for count in steps)
-    found = plan(shape_zyx, trained, overlap, 4, most_voxels, most_bytes)
+    found = plan(
+        shape_zyx, trained_zyx=trained, overlap=overlap, step=4, most_voxels=most_voxels, most_kept_bytes=most_bytes
+    )
     sides = [
         [least + 4 * more for more in range(12) if not more or least + 4 * (more - 1) < size]
         for least, size in zip(trained, shape_zyx, strict=True)
     ]
-    every = [Grid(shape_zyx, (z, y, x), overlap, trained) for z in sides[0] for y in sides[1] for x in sides[2]]
+    every = [Grid(shape_zyx, tile, overlap, trained_zyx=trained) for tile in product(*sides)]
     allowed = [grid for grid in every if np.prod(grid.tile_zyx) <= most_voxels and grid.kept_bytes <= most_bytes]
     if not allowed:
         assert found.tile_zyx == trained
@@ -230,9 +239,9 @@ def test_no_allowed_plan_does_less_work(shape_zyx, steps, overlap, most_voxels, 
 
 
 def test_a_plan_keeps_within_the_memory_for_logits():
-    wide = plan((64, 320, 320), (32, 32, 32), 0.5, 32, PLENTY, PLENTY)
+    wide = planned((64, 320, 320), most_voxels=PLENTY, most_kept_bytes=PLENTY)
     assert wide.tile_zyx == (64, 320, 320)
     assert wide.kept_bytes == 4 * 64 * 320 * 320
-    narrow = plan((64, 320, 320), (32, 32, 32), 0.5, 32, 96**3, PLENTY)
-    assert plan((64, 320, 320), (32, 32, 32), 0.5, 32, 96**3, narrow.kept_bytes).kept_bytes <= narrow.kept_bytes
-    assert plan((64, 320, 320), (32, 32, 32), 0.5, 32, PLENTY, 1).tile_zyx == (32, 32, 32)
+    narrow = planned((64, 320, 320), most_voxels=96**3, most_kept_bytes=PLENTY)
+    assert planned((64, 320, 320), most_voxels=96**3, most_kept_bytes=narrow.kept_bytes).kept_bytes <= narrow.kept_bytes
+    assert planned((64, 320, 320), most_voxels=PLENTY, most_kept_bytes=1).tile_zyx == (32, 32, 32)

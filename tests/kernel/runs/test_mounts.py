@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from surface_kernel.runs.mounts import MountError, read_bundle, read_test_images
 from surface_kernel.inference.settings import Settings, SettingsError
+from surface_kernel.runs.mounts import MountError, read_bundle, read_test_images
 
 CONTENTS = {"a.safetensors": b"a", "b.safetensors": b"b", "settings.json": b'{"dust_voxels": 7}'}
 GOOD = {"format": "surface-bundle/1", "weights": ["b.safetensors", "a.safetensors"], "settings": "settings.json"}

@@ -12,13 +12,13 @@ from engines import CPU, LoadMarked, marked
 from scenes import names_in, noise
 
 from surface_kernel import disk
+from surface_kernel.inference.settings import Settings
 from surface_kernel.runs import pipeline
-from surface_kernel.volumes.intensity import Intensity
 from surface_kernel.runs.ledger import Record
 from surface_kernel.runs.pipeline import Pipeline, WorkerError
-from surface_kernel.inference.settings import Settings
-from surface_kernel.volumes.volume import write_lzw
 from surface_kernel.runs.worker import Unit
+from surface_kernel.volumes.intensity import Intensity
+from surface_kernel.volumes.volume import write_lzw
 
 SHAPE = (40, 33, 35)
 

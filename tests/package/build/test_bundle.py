@@ -15,18 +15,18 @@ from package.fake_bundle import make_bundle
 from scenes import ROOT, noise
 
 from surface_kernel import __version__
-from surface_kernel.networks.architecture import LIBRARIES, Architecture
-from surface_kernel.volumes.intensity import Intensity
-from surface_kernel.runs.mounts import read_bundle
-from surface_kernel.networks.network import build as build_network
 from surface_kernel.inference.settings import SettingsError
-from surface_kernel.volumes.volume import VolumeError, write_lzw
+from surface_kernel.networks.architecture import LIBRARIES, Architecture
+from surface_kernel.networks.network import build as build_network
 from surface_kernel.networks.weights import Metadata, WeightsError, save
+from surface_kernel.runs.mounts import read_bundle
+from surface_kernel.volumes.intensity import Intensity
+from surface_kernel.volumes.volume import VolumeError, write_lzw
 from surface_package.build import bundle, licences, manifest, wheels
 from surface_package.build.bundle import BundleError
 from surface_package.build.sources import SourceError
-from surface_package.target import TargetError
 from surface_package.build.wheels import Pin, WheelError
+from surface_package.target import TargetError
 
 RES_ENC = Architecture("ResEncUNet", "resenc_s", "instance")
 build = partial(bundle.build, offline=True)
@@ -450,7 +450,9 @@ def test_the_kernel_of_a_bundle_installs_offline_and_imports(tmp_path: Path, cac
     command = [sys.executable, "-m", "pip", "install", "--isolated", "--quiet", "--no-index", "--no-deps"]
     command += ["--find-links", str(out), "--target", str(site), manifest.read(out)["requirements"][0]]
     subprocess.run(command, check=True)
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); import surface_kernel.inference.engine as e; print(e.__file__)"
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r}); import surface_kernel.inference.engine as e; print(e.__file__)"
+    )
     run = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout == f"{site / 'surface_kernel' / 'engine.py'}\n"
 

@@ -10,15 +10,15 @@ import torch
 from scenes import two_greys
 from torch import nn
 
+from surface_kernel.inference.engine import Engine
+from surface_kernel.inference.settings import Settings
 from surface_kernel.networks import weights
 from surface_kernel.networks.architecture import Architecture
 from surface_kernel.networks.cost import Cost
 from surface_kernel.networks.device import Device
-from surface_kernel.inference.engine import Engine
-from surface_kernel.volumes.intensity import Intensity
-from surface_kernel.inference.settings import Settings
-from surface_kernel.volumes.volume import write_lzw
 from surface_kernel.networks.weights import Metadata, WeightsError
+from surface_kernel.volumes.intensity import Intensity
+from surface_kernel.volumes.volume import write_lzw
 from surface_package.build import half
 
 TOLD = Metadata(Architecture(), Intensity(), (32, 32, 32), provenance={"fold": "3"})
@@ -76,7 +76,7 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     def load(files: Sequence[Path], settings: Settings, device: Device) -> Engine:
         assert (device.name, device.dtype) == ("cpu", "float32")
         networks = [Shifted(float(path.name)) for path in files]
-        return Engine(networks, [told] * len(files), settings, device, Cost(1, 1, 1))  # type: ignore[list-item]
+        return Engine(networks, [told] * len(files), settings=settings, device=device, cost=Cost(1, 1, 1))  # type: ignore[list-item]
 
     monkeypatch.setattr(half.Engine, "load", load)
     write_lzw(tmp_path / "a.tif", two_greys((8, 6, 40)))

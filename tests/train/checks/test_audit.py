@@ -257,7 +257,7 @@ def test_weights_are_judged_by_what_they_predict(tmp_path: Path, world: Any, mon
         (0.0, -3.0, False, "UNIFORM: expected at least 0.1% foreground, got 0.00%"),
         (0.01, 0.0, False, "UNIFORM: expected a variance of at least 0.001, got "),
         (3.0, -2.0, True, "FLOORED: every probability is 0.5 or more: was an activation applied twice?"),
-        (1e38, 0.0, False, "BROKEN: found logits that are not finite"),
+        (1e38, 0.0, False, "BROKEN: the logits of the tile at (0, 0, 0) are not finite"),
     ],
 )
 def test_a_network_that_is_dead_is_found_out(

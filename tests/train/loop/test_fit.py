@@ -206,8 +206,8 @@ def test_a_real_network_is_trained_and_the_kernel_runs_it_as_the_validation_woul
     (case, *_) = cases.read(world.data)[0]
     image = volume.read(case.image)
     mask = np.empty(image.shape, np.uint8)
-    with Engine.load([fit(asked)], KernelSettings(dust_voxels=0), "cpu") as engine:
-        engine.predict(image, mask)
+    with Engine.load([fit(asked)], KernelSettings(dust_voxels=0), device_name="cpu") as engine:
+        engine.predict(image, mask=mask)
         network = engine.members[0].network
         how = {"settings": asked.settings, "device": engine.device, "group": Group()}
         (checked,) = validate.predict(network, [case], **how)

@@ -177,7 +177,7 @@ def _predictions(path: Path, images: Iterable[Path], device: str | None) -> Iter
     from surface_kernel.inference.predict import PredictionError
     from surface_kernel.inference.settings import Settings
 
-    engine = Engine.load([path], Settings(dust_voxels=0), device)
+    engine = Engine.load([path], Settings(dust_voxels=0), device_name=device)
     for image in images:
         try:
             yield _prediction(engine, image)
@@ -195,7 +195,7 @@ def _prediction(engine: "Engine", image: Path) -> Audit:
         if label is not None:
             probabilities = probabilities[label[start_z : start_z + len(slab)] != UNLABELLED]
         seen.add(probabilities)
-    text = f"{image}: input {_input(engine.told[0].intensity, grey)}; probabilities: {seen.text}"
+    text = f"{image}: input {_input(engine.metadata[0].intensity, grey)}; probabilities: {seen.text}"
     if label is not None:
         counts = np.bincount(label.reshape(-1), minlength=3)
         text += f" of the labelled voxels, truth {_share(counts[1], counts[:2].sum()):.2%}"

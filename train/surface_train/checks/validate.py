@@ -13,7 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 from surface_kernel import probability
-from surface_kernel.inference.predict import Logits, Member, slabs
+from surface_kernel.inference.forward import Member
+from surface_kernel.inference.predict import Logits, slabs
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.networks.device import Device
 from surface_score import score_case

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from surface_kernel.inference.predict import Member, slabs
+from surface_kernel.inference.forward import Member
+from surface_kernel.inference.predict import slabs
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.networks.device import Device
 from surface_kernel.volumes import volume

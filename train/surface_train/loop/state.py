@@ -8,7 +8,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save as serialise
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from surface_kernel import disk
@@ -81,7 +81,8 @@ def save(
     tensors["totals"] = totals
     metadata = {"format": FORMAT, "progress": json.dumps(asdict(progress) | {"averaged": average.count})}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    disk.put(path, serialise(plain, metadata))
+    with disk.replacing(path) as partial:  # a large state is streamed, not first made in memory
+        save_file(plain, partial, metadata)
 
 
 def load(
