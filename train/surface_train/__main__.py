@@ -128,7 +128,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="K|all",
         help="validation fold, 0 to one less than fold_count; or 'all' to train on every case without validation",
     )
-    parser.add_argument("--out", type=Path, metavar="RUN", help="run folder (runs/<settings>/fold_<K>)")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="run folder (runs/<settings>/fold_<K>)")
     parser.add_argument(
         "--init", type=Path, metavar="WEIGHTS", help="initialise from a weights file of the same architecture"
     )

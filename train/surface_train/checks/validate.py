@@ -66,7 +66,7 @@ class Predicted:
     label: npt.NDArray[np.uint8]
     """{0, 1, 2}, (z, y, x)."""
     levels: npt.NDArray[np.uint8]
-    """How many of THRESHOLDS are below a voxel's probability, (z, y, x)."""
+    """The number of THRESHOLDS below each voxel's probability, (z, y, x)."""
     variance: float
     """Of the labelled voxels' probabilities, 0 where there are none."""
     entropy: float

@@ -25,7 +25,7 @@ class Budget:
 
 @dataclass(kw_only=True)
 class Timings:
-    """How long the parts of this run took, the longest time of each, and what follows for those to come."""
+    """The longest time that each part of this run took, and the time to keep for what is still to come."""
 
     thresholds: int
     """Thresholds that the final search scores."""

@@ -39,6 +39,7 @@ def run_epoch(parts: TrainingParts, budget: Budget) -> bool:
     parts.writer.write_row(row, folder.folder / f"epoch_{number}.png" if result else None)
     parts.writer.write_weights(folder.last, training.network, progress=training.progress, result=result)
     collapse = _act_on(parts, result) if result else ""
+    # The state comes last: a run that is killed before it does the epoch again and writes the same files once more.
     training.save(folder.state)
     if collapse:
         raise Collapse(collapse)

@@ -43,6 +43,7 @@ def finish(parts: TrainingParts, budget: Budget) -> Path:
         The weights file.
     """
     training, writer = parts.training, parts.writer
+    # Clocks differ: one process decides for all, or the others would wait for its cases for ever.
     in_time = parts.group.as_rank_0(budget.left_s > parts.timings.finish_s)
     chosen = _averaged(parts, in_time) if training.average.count else None
     if chosen is None or (chosen.result and not _passes_gate(parts, chosen.result)):
@@ -71,7 +72,7 @@ def _averaged(parts: TrainingParts, in_time: bool) -> _Candidate:
     first = settings.epochs * settings.steps_per_epoch * settings.optimiser.accumulate  # batches that no step has seen
     unseen = parts.sampler.batches(first, first + settings.average.batchnorm_steps)
     recompute_batchnorm(network, (torch.from_numpy(batch.images)[:, None] for batch in unseen), parts.device)
-    parts.group.share(network)
+    parts.group.share(network)  # each process has measured the statistics on batches of its own
     result, predicted = None, list[Predicted]()
     if parts.validator.cases and in_time:
         result, predicted = parts.validate(network, f"Average of {average.count}")

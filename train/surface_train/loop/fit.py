@@ -22,12 +22,12 @@ log = logging.getLogger("surface_train")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a person asks of one training."""
+    """One training, as asked for on the command line."""
 
     settings_file: Path
     """Copied into the run's folder."""
     settings: Settings
-    """What was read from it."""
+    """The settings read from it."""
     data: Path
     """The competition's folder, with train.csv."""
     fold: str

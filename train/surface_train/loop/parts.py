@@ -67,7 +67,7 @@ def assemble(
     Raises:
         ValueError: when the weights of `init` are of another architecture; and what `weights.load` raises.
     """
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)  # for the first weights; steps and patches draw from seeds of their own
     timings = Timings(thresholds=len(THRESHOLDS), batchnorm_steps=settings.average.batchnorm_steps)
     stepper = Stepper(_initial(settings, init), settings=settings, device=device, group=group)
     sampler = Sampler(Store(split.training, settings), settings, rank=group.rank, ranks=group.size)

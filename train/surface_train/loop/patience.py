@@ -1,4 +1,4 @@
-"""What follows from a validation: best weights, patience, plateaus, the sentinel. A pure function of results."""
+"""Best weights, patience, plateaus and the sentinel: decisions after a validation, as a pure function of results."""
 
 from dataclasses import dataclass, replace
 

@@ -46,7 +46,7 @@ class TrainingProgress:
     plateau: int = 0
     """The same, counted from the last drop of the learning rate."""
     drops: int = 0
-    """How often a plateau lowered the learning rate."""
+    """Times that a plateau lowered the learning rate."""
     strikes: int = 0
     """Consecutive validations past one of the sentinel's limits."""
     init: str = ""

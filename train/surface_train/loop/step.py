@@ -31,16 +31,16 @@ def precise(device: Device, optimiser: Optimiser) -> Device:
     Raises:
         PrecisionError: when the settings ask for a precision that the device does not have.
     """
-    cuda, wanted = device.is_gpu, optimiser.precision
+    cuda, precision = device.is_gpu, optimiser.precision
     has_bfloat16 = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
-    if wanted == "auto":
+    if precision == "auto":
         return replace(device, dtype="bfloat16") if cuda and has_bfloat16 else device
-    if wanted == "float16" and not cuda:
+    if precision == "float16" and not cuda:
         raise PrecisionError('optimiser.precision: expected "bfloat16", "float32" or "auto" on a CPU, got "float16"')
-    if wanted == "bfloat16" and not has_bfloat16:
+    if precision == "bfloat16" and not has_bfloat16:
         own = f'expected "float16" or "auto" on {device.name}, which has no bfloat16 units'
         raise PrecisionError(f'optimiser.precision: {own}, got "bfloat16"')
-    return replace(device, dtype=wanted)
+    return replace(device, dtype=precision)
 
 
 class Stepper:
@@ -58,7 +58,7 @@ class Stepper:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network = place(network, device)
         self.optimiser = _optimiser(self.network, settings.optimiser)
-        # A scaler keeps float16's small gradients from becoming 0; the other precisions reach as far as float32.
+        # A scaler keeps float16's small gradients from becoming 0; the others have the range of float32.
         self.scaler = torch.amp.GradScaler(device.name.split(":")[0], enabled=device.dtype == "float16")
         compiled = settings.optimiser.compile
         running = cast(nn.Module, torch.compile(self.network)) if compiled else self.network

@@ -37,7 +37,7 @@ class Validator:
             fold: all its validation cases; none where the run trains on every case.
             device: where the networks are.
             group: the processes of the run.
-            timings: told how long scoring takes.
+            timings: where the time of scoring is noted.
         """
         self.fold = tuple(fold)
         self.cases = spread_over_scrolls(self.fold, settings.validation.cases)
@@ -97,6 +97,7 @@ class Validator:
     @cached_property
     def _unvaried(self) -> Sampler:
         """Patches of the cases, as they are."""
+        # Whatever training counts unlabelled voxels as, the loss shown beside the score ignores them as the score does.
         settings = replace(self._settings, augment=_UNVARIED, label_2="ignored")
         return Sampler(Store(self.cases, settings), settings)
 

@@ -79,6 +79,6 @@ class RunWriter:
             "init_sha256": progress.init,
             "epoch": progress.epoch,
             "epochs": settings.epochs,
-            "n_averaged": 0,
+            "n_averaged": 0,  # of single weights; `more` has the number for averaged ones
             "validation": "ungated" if result is None else result.rounded(),
         }

@@ -110,7 +110,7 @@ def _foreground(axes: Any, rows: Rows, limits: Sentinel) -> None:
     for limit in (limits.least_foreground, limits.most_foreground):
         axes.axhline(limit, color=_BLACK, linestyle=":", label=f"sentinel's limit, {100 * limit:g} %")
     axes.set_title("Validation: share of foreground")
-    # Both ends matter: 0.1 % and 1 % must look different, and 95 % and 99.9 %. Shares of 0 and 1 lie on the edges.
+    # Both ends matter: 0.1 % and 1 % must look different, as 95 % and 99.9 %. Shares of 0 and 1 are at the edges.
     axes.set_yscale("logit")
     axes.set_ylim(*edges)
     axes.set_yticks(_SHARES, [f"{100 * share:g} %" for share in _SHARES])

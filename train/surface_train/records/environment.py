@@ -56,6 +56,7 @@ def commit() -> str | None:
     """
     if stated := os.environ.get("SURFACE_COMMIT"):
         return stated
+    # --exclude "*": never a tag's name, always the commit.
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
