@@ -1,4 +1,4 @@
-"""What training patches cost: python benchmarks/loader.py
+"""The cost of training patches: python benchmarks/loader.py
 
 Prints two tables in Markdown: patches a second and CPU seconds a patch by variation, and how often volumes are decoded.
 The volumes are phantoms, made in a temporary folder. Nothing is timed twice: expect a tenth more or less.
@@ -29,11 +29,12 @@ from surface_train.data.cases import Case  # noqa: E402
 from surface_train.data.patches import Sampler  # noqa: E402
 from surface_train.data.store import Store  # noqa: E402
 from surface_train.loss_weights import LossWeights  # noqa: E402
+from surface_train.losses.terms import label_maps  # noqa: E402
 from surface_train.settings import Augment, Patches, Settings  # noqa: E402
 
 SIDE = 176
 PATCHES_BY_SIDE = {64: 24, 128: 8}
-OFF = Augment(flips=False, turns=False, scale=0, grey=0, gamma=0, noise=0, blur=0, low_resolution=0, cut_outs=0)
+OFF = Augment.none()
 NO_MAPS = LossWeights(boundary_weight=0, cldice_weight=0)
 ALWAYS = dict.fromkeys(("blur", "low_resolution", "cut_outs"), 1.0)
 
@@ -51,8 +52,8 @@ def rows() -> Iterator[tuple[str, Augment, LossWeights]]:
 
 
 def cost(cases: list[Case], settings: Settings, count: int) -> tuple[float, float]:
-    """Give patches a second, and CPU seconds a patch, of volumes that are in memory."""
-    sampler = Sampler(Store(cases, settings), settings)
+    """Return patches a second, and CPU seconds a patch, of volumes that are in memory."""
+    sampler = Sampler(Store(cases, settings), settings, maps=label_maps(settings.loss))
     list(sampler.batches(0, 6))
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     list(sampler.batches(6, 6 + count))
@@ -62,24 +63,24 @@ def cost(cases: list[Case], settings: Settings, count: int) -> tuple[float, floa
 def phantoms(folder: Path) -> list[Case]:
     """Write a few volumes."""
     return [
-        write(folder, look.scroll_id, made.image, made.label)
+        write(folder, look.scroll_id, image=made.image, label=made.label)
         for seed, look in enumerate(LOOKS[:2])
         for made in [make_volume(seed, (SIDE,) * 3, look)]
     ]
 
 
-def write(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> Case:
+def write(folder: Path, name: str, *, image: np.ndarray, label: np.ndarray) -> Case:
     """Write a case as the competition does."""
-    case = Case(name, "0", folder / f"{name}.tif", folder / f"{name}_label.tif")
+    case = Case(name=name, scroll="0", image=folder / f"{name}.tif", label=folder / f"{name}_label.tif")
     write_lzw(case.image, image)
     write_lzw(case.label, label)
     return case
 
 
 def decode_s(cases: list[Case], folder: Path) -> float:
-    """Give the CPU seconds to decode a case of 320³: a phantom, repeated."""
+    """Return the CPU seconds to decode a case of 320³: a phantom, repeated."""
     image, label = (np.tile(part[:160, :160, :160], (2, 2, 2)) for part in cases[0].load())
-    large = write(folder, "large", image, label)
+    large = write(folder, "large", image=image, label=label)
     started_s = time.process_time()
     large.load()
     return time.process_time() - started_s
@@ -99,12 +100,13 @@ class Counted(Case):
 def decodes_by_window(folder: Path, per_volume: int, patches: int) -> int:
     """Count the reads of 100 cases, 8 at a time, with room for 12."""
     label = np.indices((8, 8, 8)).sum(0).astype(np.uint8) % 2
-    small = [write(folder, f"small{n}", label + 1, label) for n in range(100)]
-    counted = [Counted(case.name, "0", case.image, case.label) for case in small]
-    chosen = Patches((32, 32, 32), 1, resident=8, patches_per_volume=per_volume, cache_gb=12 * 1024 / 1e9, workers=1)
+    small = [write(folder, f"small{n}", image=label + 1, label=label) for n in range(100)]
+    counted = [Counted(**vars(case)) for case in small]
+    cache = {"resident": 8, "patches_per_volume": per_volume, "cache_gb": 12 * 1024 / 1e9}
+    chosen = Patches(shape_zyx=(32, 32, 32), batch=1, workers=1, **cache)
     settings = Settings(patches=chosen, augment=OFF, loss=NO_MAPS)
     Counted.reads = 0
-    for _ in Sampler(Store(counted, settings), settings).batches(0, patches):
+    for _ in Sampler(Store(counted, settings), settings, maps=()).batches(0, patches):
         pass
     return Counted.reads
 
@@ -122,7 +124,7 @@ def decodes_blindly(patches: int) -> int:
 
 
 def processor() -> str:
-    """Name the CPU, as far as the system does."""
+    """Return the name of the CPU, as /proc/cpuinfo has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -144,10 +146,10 @@ def main() -> None:
         for label, augment, loss in rows():
             cells = []
             for side, threads in kinds:
-                patches = Patches((side,) * 3, 1, workers=threads)
-                found = cost(cases, Settings(patches=patches, augment=augment, loss=loss), PATCHES_BY_SIDE[side])
-                cells.append(f" {found[0]:.1f} | {found[1]:.3f} |")
-                patch_s = found[1]
+                patches = Patches(shape_zyx=(side,) * 3, batch=1, workers=threads)
+                settings = Settings(patches=patches, augment=augment, loss=loss)
+                rate, patch_s = cost(cases, settings, PATCHES_BY_SIDE[side])
+                cells.append(f" {rate:.1f} | {patch_s:.3f} |")
             print(f"| {label} |" + "".join(cells), flush=True)
         volume_s = decode_s(cases, folder)
         print(

@@ -1,8 +1,8 @@
-"""What the loss costs: python benchmarks/loss.py [--side N] [--batch N] [--repeats N] [--device D] [--threads N]
+"""The cost of the loss: python benchmarks/loss.py [--side N] [--batch N] [--repeats N] [--device D] [--threads N]
 
 Prints three tables in Markdown. First, forward and backward of each term alone and of all seven together, beside one
 training step of the Unet with a resnet18 in the device's precision, and the bytes that PyTorch's operations read and
-write for a voxel. Then what the loader's threads spend on a patch's two maps. Then how clDice at half resolution, as
+write for a voxel. Then what the loader's threads spend on the maps of a patch. Then how clDice at half resolution, as
 the loss has it, and at full resolution agree on wavy sheets: values, and the cosine between their gradients, as they
 are and averaged over 2×2×2 voxels. Whatever is timed takes turns; what is printed are medians.
 """
@@ -29,13 +29,17 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from surface_kernel.networks.architecture import Architecture  # noqa: E402
 from surface_kernel.networks.device import Device  # noqa: E402
 from surface_kernel.networks.network import build  # noqa: E402
-from surface_kernel.networks.placing import autocast, choose, place, share_threads  # noqa: E402  # noqa: E402
-from surface_train.data.truth import Truth, boundary_distance, skeleton  # noqa: E402
+from surface_kernel.networks.placing import autocast, choose, place, share_threads  # noqa: E402
+from surface_train.data.truth import Truth  # noqa: E402
 from surface_train.loss_weights import LossWeights  # noqa: E402
 from surface_train.losses import loss  # noqa: E402
+from surface_train.losses.compared import Compared  # noqa: E402
+from surface_train.losses.morphology import soft_skeleton  # noqa: E402
+from surface_train.losses.terms import TERMS, cldice, label_maps  # noqa: E402
 
 WEIGHTS = LossWeights()
 ITERATIONS = WEIGHTS.cldice_iterations
+MAPS = label_maps(WEIGHTS)
 Label = npt.NDArray[np.uint8]
 
 
@@ -70,17 +74,17 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         returns = func._schema.returns
         view = bool(returns) and returns[0].alias_info is not None and not returns[0].alias_info.is_write
         if not view:
-            flat, _ = torch.utils._pytree.tree_flatten((args, kwargs, found))
+            flat, _ = torch.utils._pytree.tree_flatten((args, kwargs, result))
             self.bytes += sum(
                 min(item.numel() * item.element_size(), item.untyped_storage().nbytes())
                 for item in flat
                 if isinstance(item, Tensor)
             )
-        return found
+        return result
 
 
 class Bench:
@@ -91,26 +95,25 @@ class Bench:
         self.numpy = [sheets(side, seed) for seed in range(batch)]
         labels = torch.from_numpy(np.stack(self.numpy))
         self.logits = guess(labels, 1.0).to(device.name)
-        distances = torch.from_numpy(np.stack([boundary_distance(sample) for sample in self.numpy]))
-        skeletons = torch.from_numpy(np.stack([skeleton(sample, ITERATIONS) for sample in self.numpy]))
-        self.maps = [given.to(device.name) for given in (labels, distances, skeletons)]
-        self.centre = loss.soft_skeleton(self.truth().surface, 2 * ITERATIONS)
+        self.labels = labels.to(device.name)
+        self.maps = {
+            kind.name: torch.from_numpy(np.stack([kind.make(sample) for sample in self.numpy])).to(device.name)
+            for kind in MAPS
+        }
+        self.centre = soft_skeleton(self.truth().surface, 2 * ITERATIONS)
         self.network = place(build(Architecture("Unet", "resnet18")), device).train()
         self.optimiser = torch.optim.AdamW(self.network.parameters())
         self.images = torch.randn(self.logits.shape, device=device.name)
 
     def truth(self) -> Truth:
-        """Give the truth as a step gets it: the loader's maps, nothing else made yet."""
-        labels, distances, skeletons = self.maps
-        return Truth(labels, distances, skeletons, ITERATIONS)
+        """Return the truth as a step gets it: the loader's maps, nothing else made yet."""
+        return Truth(self.labels, self.maps)
 
     def jobs(self) -> dict[str, Callable[[], object]]:
-        """Give what is timed, by name."""
+        """Return what is timed, by name."""
         alone = {
-            name: LossWeights.from_preset(
-                "rebalanced", {f"{other}_weight": float(other == name) for other in loss.TERMS}
-            )
-            for name in loss.TERMS
+            name: LossWeights.from_preset("rebalanced", {f"{other}_weight": float(other == name) for other in TERMS})
+            for name in TERMS
         }
         weighed = alone | {"all seven": WEIGHTS, "calibrated": LossWeights.from_preset("calibrated", {})}
         jobs: dict[str, Callable[[], object]] = {
@@ -138,9 +141,9 @@ class Bench:
 
 
 def full_cldice(logits: Tensor, truth: Truth, centre: Tensor) -> Tensor:
-    """Give the loss's clDice at full resolution, where as thick a sheet needs twice the iterations: (batch,)."""
+    """Return the loss's clDice at full resolution, where as thick a sheet needs twice the iterations: (batch,)."""
     probability = torch.sigmoid(logits) * truth.labelled
-    thinned = loss.soft_skeleton(probability, 2 * ITERATIONS)
+    thinned = soft_skeleton(probability, 2 * ITERATIONS)
     precision = (thinned * truth.surface).sum((1, 2, 3)) / thinned.sum((1, 2, 3))
     sensitivity = (centre * probability).sum((1, 2, 3)) / centre.sum((1, 2, 3))
     return 1 - 2 * precision * sensitivity / (precision + sensitivity)
@@ -176,12 +179,12 @@ def cldice_agreement(side: int) -> list[tuple[str, float, float, float, float]]:
     """Compare clDice at half and at full resolution: what is predicted, both values, both cosines of gradients."""
     labels = torch.from_numpy(sheets(side, 7))[None]
     truth = Truth(labels)
-    centre = loss.soft_skeleton(truth.surface, 2 * ITERATIONS)
+    centre = soft_skeleton(truth.surface, 2 * ITERATIONS)
     rows = []
     worlds = {"little noise": (0.5, 0), "much noise": (2.0, 0), "a quarter of each sheet missing": (0.5, 8)}
     for name, (noise, gap) in worlds.items():
         leaf = guess(labels, noise, gap).requires_grad_(True)
-        half = loss.cldice(loss.Compared(leaf[:, 0], truth), WEIGHTS).mean()
+        half = cldice(Compared(leaf[:, 0], truth), WEIGHTS).mean()
         full = full_cldice(leaf[:, 0], truth, centre).mean()
         slopes = [torch.autograd.grad(value, leaf)[0] for value in (half, full)]
         blocks = [functional.avg_pool3d(slope, 2, 2) for slope in slopes]
@@ -206,11 +209,13 @@ def machine(device: Device) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Time the loss, term by term.")
-    parser.add_argument("--side", type=int, help="of the patches: 64 on a CPU, 128 on a GPU, unless said")
+    parser.add_argument(
+        "--side", type=int, help="voxels of a patch along each axis; default: 64 on a CPU, 128 on a GPU"
+    )
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device")
-    parser.add_argument("--threads", type=int, help="of the CPU; all of them, unless said")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: all")
     asked = parser.parse_args()
     device = choose(asked.device)
     device = replace(device, threads=asked.threads or device.threads)
@@ -237,11 +242,11 @@ def _print_costs(bench: Bench, repeats: int, voxels: int) -> None:
 
 def _print_maps(bench: Bench, repeats: int) -> None:
     label = bench.numpy[0]
-    taken = medians_s(
-        {"boundary distance": lambda: boundary_distance(label), "skeleton": lambda: skeleton(label, ITERATIONS)},
-        repeats,
-        "cpu",
-    )
+    jobs: dict[str, Callable[[], object]] = {
+        kind.name: lambda kind=kind: kind.make(label)  # type: ignore[misc]
+        for kind in MAPS
+    }
+    taken = medians_s(jobs, repeats, "cpu")
     print("\n| loader, one patch, one thread | ms |\n|---|---|")
     for name, seconds in taken.items():
         print(f"| {name} | {1e3 * seconds:.1f} |")

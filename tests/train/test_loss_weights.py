@@ -38,6 +38,11 @@ def test_weights_are_named_as_the_guide_names_them() -> None:
     ]
 
 
+def test_weights_are_listed_by_term() -> None:
+    weights = LossWeights.from_preset("original", {})
+    assert weights.by_term == {term: getattr(weights, f"{term}_weight") for term in TERMS}
+
+
 def test_entries_stand_in_for_the_presets_numbers_and_leave_the_others() -> None:
     found = LossWeights.from_preset("original", {"dice_weight": 1.0, "variance_kind": "matched"})
     assert (found.dice_weight, found.focal_weight, found.variance_kind) == (1.0, 0.2, "matched")
@@ -47,20 +52,20 @@ def test_entries_stand_in_for_the_presets_numbers_and_leave_the_others() -> None
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"dice_weight": -0.1}, r"loss\.dice_weight: found -0\.1, wanted a finite number, 0 or more"),
-        ({"focal_gamma": math.nan}, r"loss\.focal_gamma: found nan, wanted a finite"),
-        ({"entropy_target": math.inf}, r"loss\.entropy_target: found inf, wanted a finite"),
-        ({f"{term}_weight": 0.0 for term in TERMS}, "found no weight above 0, wanted at least one"),
-        ({"focal_background": 1.5}, r"loss\.focal_background: found 1\.5, wanted a share from 0 to 1"),
-        ({"boundary_theta_voxels": 0.0}, r"loss\.boundary_theta_voxels: found 0\.0, wanted above 0"),
-        ({"variance_kind": "linear"}, r"loss\.variance_kind: found 'linear', wanted 'exponential' or 'clamped' or"),
+        ({"dice_weight": -0.1}, r"loss\.dice_weight: expected a finite number >= 0, got -0\.1"),
+        ({"focal_gamma": math.nan}, r"loss\.focal_gamma: expected a finite number >= 0, got nan"),
+        ({"entropy_target": math.inf}, r"loss\.entropy_target: expected a finite number >= 0, got inf"),
+        ({f"{term}_weight": 0.0 for term in TERMS}, "loss: expected a weight > 0 for at least one term, got 0 for all"),
+        ({"focal_background": 1.5}, r"loss\.focal_background: expected a share from 0 to 1, got 1\.5"),
+        ({"boundary_theta_voxels": 0.0}, r"loss\.boundary_theta_voxels: expected a number > 0, got 0"),
+        ({"variance_kind": "linear"}, r"loss\.variance_kind: expected 'exponential' or 'clamped' or .*, got 'linear'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(entries: dict[str, object], message: str) -> None:
+def test_what_cannot_be_used_is_refused(entries: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LossWeights.from_preset("rebalanced", entries)
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"loss\.preset: found 'best', wanted 'original' or 'topology_first' or"):
+    with pytest.raises(ValueError, match=r"loss\.preset: expected 'original' or 'topology_first' or .*, got 'best'"):
         LossWeights(preset="best")  # type: ignore[arg-type]

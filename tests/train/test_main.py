@@ -61,11 +61,14 @@ def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: py
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"--data": "nowhere"}, "error: nowhere/train.csv: found no readable table"),
-        ({"--fold": "7"}, 'error: fold: found "7", wanted 0 to 1, or all'),
+        (
+            {"--data": "nowhere"},
+            "error: nowhere/train.csv: no such file; expected a table with the columns id and scroll_id",
+        ),
+        ({"--fold": "7"}, 'error: fold: expected 0 to 1, or "all", got "7"'),
         ({"--device": "tpu"}, 'error: device: expected cpu, cuda or cuda:N, got "tpu"'),
         ({"--init": "nowhere"}, "error: nowhere: found no such file, wanted weights"),
-        ({"--settings": "nowhere.toml"}, "error: nowhere.toml: found no readable TOML"),
+        ({"--settings": "nowhere.toml"}, "error: nowhere.toml: no such file; expected a settings file"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(

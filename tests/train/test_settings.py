@@ -1,15 +1,18 @@
+import ast
+import inspect
+import itertools
 import re
-from dataclasses import FrozenInstanceError, asdict, replace
+from dataclasses import Field, FrozenInstanceError, asdict, dataclass, fields, replace
 from pathlib import Path
 
 import pytest
 
 from surface_kernel.networks.architecture import Architecture
 from surface_train import settings
+from surface_train.loss_weights import LossWeights
 from surface_train.settings import (
     Augment,
     Average,
-    LossWeights,
     Optimiser,
     Patches,
     Sentinel,
@@ -24,6 +27,21 @@ SHIPPED = sorted((Path(__file__).parents[2] / "train" / "settings").glob("*.toml
 def read(folder: Path, text: str) -> Settings:
     (folder / "run.toml").write_text(text)
     return settings.read(folder / "run.toml")
+
+
+def documented(part: type) -> dict[str, str]:
+    """The line of documentation under each field of a class."""
+    body = ast.parse(inspect.getsource(part)).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: line.value.value
+        for field, line in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(line, ast.Expr)
+    }
+
+
+@pytest.mark.parametrize("part", [Augment, Average, LossWeights, Optimiser, Patches, Sentinel, Settings, Validation])
+def test_every_setting_is_documented_by_a_line_under_it(part: type) -> None:
+    assert list(documented(part)) == [field.name for field in fields(part)]
 
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
@@ -81,54 +99,63 @@ def test_tables_reach_their_parts(tmp_path: Path) -> None:
     assert (found.epochs, found.folds, found.overlap, found.average.start_epoch) == (7, "case", 0.0, 3)
     assert type(found.overlap) is float
     assert found.network == Architecture("FPN", "resnet18")
-    assert found.patches == Patches((64, 96, 128))
+    assert found.patches == Patches(shape_zyx=(64, 96, 128))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch = 3", "epoch: found an unknown entry, wanted one of epochs"),
-        ("[loss]\ndice = 1", "loss.dice: found an unknown entry, wanted one of preset, dice_weight"),
-        ("epochs = 3.5", "epochs: found 3.5, wanted a whole number"),
-        ("epochs = true", "epochs: found True, wanted a whole number"),
-        ('overlap = "half"', "overlap: found 'half', wanted float"),
-        ("[augment]\nflips = 1", "augment.flips: found 1, wanted bool"),
-        ("[network]\nencoder = 18", "network.encoder: found 18, wanted a word"),
-        ('[network]\nencoder = "resnet19"', "encoder: found 'resnet19', wanted one of resnet18"),
-        ("patches = 3", "patches: found 3, wanted a table"),
-        ("[patches]\nshape_zyx = [64, 64]", "patches.shape_zyx: found [64, 64], wanted 3 whole numbers"),
-        ("[patches]\nshape_zyx = [64, 64, 64.0]", "wanted 3 whole numbers"),
-        ("[patches]\nshape_zyx = [64, 64, 60]", "wanted three positive multiples of 32"),
-        ('folds = "scrolls"', "folds: found 'scrolls', wanted 'scroll' or 'case'"),
-        ("epochs = 10", "average.start_epoch: found 75, wanted at most the 10 epochs of the run"),
+        ("epoch = 3", "epoch: unknown entry, expected one of epochs, steps_per_epoch"),
+        ("[loss]\ndice = 1", "loss.dice: unknown entry, expected one of preset, dice_weight"),
+        ("epochs = 3.5", "epochs: expected a whole number, got 3.5"),
+        ("epochs = true", "epochs: expected a whole number, got true"),
+        ('overlap = "half"', "overlap: expected a number, got 'half'"),
+        ("[augment]\nflips = 1", "augment.flips: expected true or false, got 1"),
+        ("[network]\nencoder = 18", "network.encoder: expected a string, got 18"),
+        ('[network]\nencoder = "resnet19"', "network.encoder: "),
+        ('[network]\nencoder = "resnet19"', "'resnet19'"),
+        ('[network]\nencoder = "resnet19"', "resnet18"),
+        ("[intensity]\nlimit = 0", "intensity"),
+        ("patches = 3", "patches: expected a table, got 3"),
+        ("[patches]\nshape_zyx = [64, 64]", "patches.shape_zyx: expected 3 whole numbers, got [64, 64]"),
+        ("[patches]\nshape_zyx = [64, 64, 64.0]", "patches.shape_zyx: expected 3 whole numbers, got [64, 64, 64.0]"),
+        ("[patches]\nshape_zyx = [64, 64, 60]", "patches.shape_zyx: "),
+        ("[patches]\nshape_zyx = [64, 64, 60]", "multiples of 32"),
+        ('[network]\nnorm = "instance"\n[patches]\nshape_zyx = [32, 32, 32]', "patches.shape_zyx: "),
+        ('folds = "scrolls"', "folds: expected 'scroll' or 'case', got 'scrolls'"),
+        ("epochs = 10", "average.start_epoch: expected an epoch of the run, at most epochs = 10, got 75"),
         (
             "steps_per_epoch = 1\n[average]\nsamples_per_epoch = 2",
-            "samples_per_epoch: found 2, wanted at most steps_per",
+            "average.samples_per_epoch: expected at most steps_per_epoch = 1, got 2",
         ),
         (
             "[average]\nlearning_rate = 0.1",
-            "average.learning_rate: found 0.1, wanted at most optimiser.learning_rate, 0.001",
+            "average.learning_rate: expected at most optimiser.learning_rate = 0.001, got 0.1",
         ),
         (
             "[sentinel]\nleast_foreground = 0.96",
-            "sentinel: found least_foreground 0.96 and most_foreground 0.95, wanted",
+            "sentinel.least_foreground: expected a share from 0 to below most_foreground, 0.95, which is at most 1, "
+            "got 0.96",
         ),
-        ("exclude = 3", 'exclude: found 3, wanted a list of words, as ["1", "2"]'),
-        ("exclude = [3]", "exclude: found [3], wanted a list of words"),
-        ('[loss]\npreset = "best"', "loss.preset: found 'best', wanted 'original' or 'topology_first'"),
-        ("[loss]\ndice_weight = -1", "loss.dice_weight: found -1.0, wanted a finite number, 0 or more"),
-        ("epochs = ", "found no readable TOML"),
-        ("epochs = 1\nepochs = 2", "found no readable TOML"),
+        ("exclude = 3", 'exclude: expected a list of strings, as ["1", "2"], got 3'),
+        ("exclude = [3]", 'exclude: expected a list of strings, as ["1", "2"], got [3]'),
+        ('[loss]\npreset = "best"', "loss.preset: expected 'original' or 'topology_first'"),
+        ("[loss]\ndice_weight = -1", "loss.dice_weight: expected a finite number >= 0, got -1"),
+        ("[loss]\nfocal_gamma = -1", "loss.focal_gamma: expected a finite number >= 0, got -1"),
+        ("epochs = ", "expected a settings file in TOML, got Invalid value"),
+        ("epochs = 1\nepochs = 2", "expected a settings file in TOML, got Cannot overwrite a value"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+def test_what_cannot_be_used_is_refused_by_file_and_entry(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         read(tmp_path, text)
-    assert str(tmp_path / "run.toml") in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'run.toml'}: ")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"none\.toml: found no readable TOML"):
+    with pytest.raises(
+        SettingsError, match=r"none\.toml: no such file; expected a settings file, as those in train/settings$"
+    ):
         settings.read(tmp_path / "none.toml")
 
 
@@ -175,8 +202,25 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(part: type, entry: str, value: float) -> None:
-    with pytest.raises(SettingsError, match=rf"{entry}: found {value}, wanted"):
+    with pytest.raises(SettingsError, match=rf"{entry}: expected .*, got {value:g}$"):
         part(**{entry: value})
+
+
+@pytest.mark.parametrize("field", fields(Augment), ids=lambda field: field.name)
+def test_without_augmentation_every_variation_is_off_whatever_its_default(field: Field) -> None:
+    value = getattr(Augment.none(), field.name)
+    assert (value, type(value)) == (0, type(field.default))
+    assert field.default  # all variations are on by default: the next may be, too
+
+
+def test_without_augmentation_the_next_variation_is_off_too() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class More(Augment):
+        twists: float = 0.4
+        swirls: bool = True
+
+    found = More.none()
+    assert (found.twists, found.swirls, found.noise) == (0, False, 0)
 
 
 def test_settings_cannot_be_changed_later() -> None:
@@ -193,6 +237,53 @@ def test_the_digest_is_that_of_the_entries() -> None:
         replace(Settings(), network=Architecture("FPN", "resnet18")),
     ]
     assert len({Settings().digest, *(other.digest for other in others)}) == 5
+
+
+EVERY_TABLE = """
+epochs = 7
+folds = "case"
+exclude = ["3", "1"]
+labels_dir = "mended"
+label_2 = "surface"
+[network]
+decoder = "FPN"
+norm = "instance"
+[patches]
+shape_zyx = [64, 96, 128]
+workers = 9
+[augment]
+gamma = 0
+turns = false
+[loss]
+preset = "topology_first"
+cldice_weight = 0.15
+[optimiser]
+kind = "sgd"
+learning_rate = 0.01
+[average]
+kind = "ema"
+start_epoch = 3
+[validation]
+patience = 3
+[sentinel]
+validations = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "digest"),
+    [
+        ("", "a4c958f66b9f7881f3d8e646712b9a49c92ac874693f5758335fd7b27bad1830"),
+        (EVERY_TABLE, "464a8add0542927339b07416d78bcf3c81f410142225618c72527ddde84cd09d"),
+        ('[loss]\npreset = "original"', "8c8f01326d94d3ef63f84018611d5948a4be1f49c9b3765a263d10e06cfe494b"),
+        ('[loss]\npreset = "topology_first"', "0111575dee4fdcae80ad566789e31c93058c4e9fea3c2a872f494bb723805465"),
+        ('[loss]\npreset = "calibrated"', "037391344e8090cd16de28106c34b03d942fe18801718e68292d9bb7de85a471"),
+    ],
+    ids=["defaults", "every table", "original", "topology_first", "calibrated"],
+)
+def test_a_file_has_the_digest_that_runs_before_saved(tmp_path: Path, text: str, digest: str) -> None:
+    """Computed at commit c58b484. A run resumes only with the digest that it began with."""
+    assert read(tmp_path, text).digest == digest
 
 
 def test_the_digest_leaves_out_what_the_weights_do_not_depend_on() -> None:

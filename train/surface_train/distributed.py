@@ -1,6 +1,6 @@
-"""Several processes, one training: who this process is among them, and what they tell one another.
+"""Several processes, one training: the rank of this process, and what the processes exchange.
 
-`torchrun` starts the processes and says in the environment who each one is. Without it there is one process, and
+`torchrun` starts the processes and sets rank and size in the environment. Without it there is one process, and
 everything here costs nothing.
 """
 
@@ -17,24 +17,29 @@ from torch import distributed, nn
 _Item = TypeVar("_Item")
 
 # Others wait while rank 0 writes files and the slowest scores its volumes; torch's own ten minutes are too few.
-_PATIENCE = timedelta(hours=2)
+_TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
 class Group:
-    """This process among all: `rank` of `size`, and which one of its machine it is."""
+    """This process among all processes of a training."""
 
     rank: int = 0
+    """Number of this process, from 0."""
+
     size: int = 1
+    """Number of all processes."""
+
     local_rank: int = 0
+    """Number of this process on its machine, and of its GPU."""
 
     @property
     def primary(self) -> bool:
-        """Tell whether this process is the one that writes files and talks."""
+        """Whether this process is the one that writes files and logs."""
         return self.rank == 0
 
     def gather(self, own: Sequence[_Item]) -> list[_Item]:
-        """Give everybody's items, by rank, to everybody."""
+        """Return the items of all processes, in the order of their ranks, in every process."""
         if self.size == 1:
             return list(own)
         rows: list[list[_Item]] = [[] for _ in range(self.size)]
@@ -42,7 +47,7 @@ class Group:
         return [item for row in rows for item in row]
 
     def as_rank_0(self, own: _Item) -> _Item:
-        """Give rank 0's answer to everybody: for questions that clocks answer, and one word must hold for all."""
+        """Return rank 0's value in every process: for decisions by the clock, which must be the same in all."""
         if self.size == 1:
             return own
         answer = [own]
@@ -50,7 +55,7 @@ class Group:
         return answer[0]
 
     def share(self, network: nn.Module) -> None:
-        """Give rank 0's parameters and statistics to everybody."""
+        """Copy rank 0's parameters and statistics into the network of every process."""
         if self.size > 1:
             for tensor in network.state_dict().values():
                 distributed.broadcast(tensor, src=0)
@@ -58,15 +63,15 @@ class Group:
 
 @contextmanager
 def joined() -> Iterator[Group]:
-    """Join the processes that torchrun started, if it did, and leave them at the end."""
+    """Join the group of processes that torchrun started, where it did, and leave it at the end."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Group()
         return
-    group = Group(int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"]))
+    group = Group(rank=int(os.environ["RANK"]), size=size, local_rank=int(os.environ["LOCAL_RANK"]))
     if torch.cuda.is_available():
         torch.cuda.set_device(group.local_rank)
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
     try:
         yield group
     finally:

@@ -22,7 +22,7 @@ from surface_train.settings import Patches, Settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
-RUN = replace(Settings(), patches=Patches((32, 32, 32)), overlap=0.25)
+RUN = replace(Settings(), patches=Patches(shape_zyx=(32, 32, 32)), overlap=0.25)
 
 
 def predicted(label: np.ndarray, probability: np.ndarray, name: str = "1") -> Predicted:
@@ -30,7 +30,7 @@ def predicted(label: np.ndarray, probability: np.ndarray, name: str = "1") -> Pr
     levels = sum((probability > threshold).astype(np.uint8) for threshold in THRESHOLDS)
     of = probability[label != 2].astype(np.float64)
     nats = -(of * np.log(of) + (1 - of) * np.log1p(-of)) if of.size else np.zeros(1)
-    case = Case(name, "5", Path(), Path())
+    case = Case(name=name, scroll="5", image=Path(), label=Path())
     variance = float(of.var()) if of.size else 0.0
     return Predicted(
         case=case,
@@ -188,7 +188,7 @@ def test_a_label_of_another_shape_is_refused_before_the_network_runs(
     image, label = make_sheet(0)
     case = write_case(tmp_path, "1", "5", image, label[:-1])
     network = Same()
-    with pytest.raises(CasesError, match="found a label of"):
+    with pytest.raises(CasesError, match="expected a label of"):
         list(validate.predict(network, [case], settings=RUN, device=CPU, group=Group()))
     assert not network.modes
 

@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surface_train.data import augment
-from surface_train.data.augment import Draws, box_shape, nearest, resample, turn, vary_grey
+from surface_train.data.augment import box_shape, nearest, resample, turn, vary_grey
+from surface_train.data.draws import Draws, Stream
 from surface_train.settings import Augment
 
-OFF = Augment(
-    flips=False, turns=False, scale=0, grey=0, gamma=0, noise=0, blur=0, low_resolution=0, cut_outs=0
-)  # fmt: skip
+OFF = Augment.none()
 EVERYTHING = Augment(blur=1, low_resolution=1, cut_outs=1)
 GREY = ("blur", "low_resolution", "grey", "gamma", "noise", "cut_outs")
 seeds = st.integers(0, 2**32)
@@ -46,7 +44,7 @@ def test_the_label_goes_where_its_image_goes(seed, shape, flips, turns) -> None:
     label = world(shape)
     image = label + np.uint8(7)
     chosen = replace(OFF, flips=flips, turns=turns)
-    turned = [turn(part, shape, chosen, Draws(0, seed)) for part in (image, label)]
+    turned = [turn(part, shape, augment=chosen, draws=Draws(0, seed)) for part in (image, label)]
     np.testing.assert_array_equal(turned[0], turned[1] + 7)
     assert turned[1].shape == shape
     assert turned[1].flags.c_contiguous
@@ -55,7 +53,9 @@ def test_the_label_goes_where_its_image_goes(seed, shape, flips, turns) -> None:
 
 def test_flips_reach_all_eight_mirror_images() -> None:
     label = world((4, 6, 8))
-    found = {turn(label, label.shape, replace(OFF, flips=True), Draws(0, n)).tobytes() for n in range(100)}
+    found = {
+        turn(label, label.shape, augment=replace(OFF, flips=True), draws=Draws(0, n)).tobytes() for n in range(100)
+    }
     axes = [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
     assert found == {np.flip(label, which).tobytes() for which in axes}
 
@@ -80,7 +80,7 @@ def test_turns_are_all_rotations_that_keep_the_shape_and_no_mirror_image(shape, 
             break
         wanted |= more
     assert len(wanted) == count
-    found = {turn(label, shape, replace(OFF, turns=True), Draws(0, n)).tobytes() for n in range(200)}
+    found = {turn(label, shape, augment=replace(OFF, turns=True), draws=Draws(0, n)).tobytes() for n in range(200)}
     assert found == wanted
 
 
@@ -88,7 +88,7 @@ def test_a_box_is_turned_as_the_patch_that_it_becomes() -> None:
     """Scaled, two uneven sides may happen to be equal; a quarter turn would still be wrong."""
     shape, label = (4, 5, 4), world((4, 4, 4))
     for number in range(40):
-        found = turn(label, shape, replace(OFF, turns=True), Draws(0, number))
+        found = turn(label, shape, augment=replace(OFF, turns=True), draws=Draws(0, number))
         assert any(
             np.array_equal(found, np.rot90(np.rot90(np.rot90(label, 2 * a, (0, 1)), b, (0, 2)), 2 * c, (1, 2)))
             for a, b, c in itertools.product(range(2), range(4), range(2))
@@ -169,7 +169,7 @@ def test_with_everything_off_nothing_changes() -> None:
     for number in range(20):
         draws = Draws(3, number)
         np.testing.assert_array_equal(varied(OFF, number), ct())
-        np.testing.assert_array_equal(turn(label, label.shape, OFF, draws), label)
+        np.testing.assert_array_equal(turn(label, label.shape, augment=OFF, draws=draws), label)
         assert box_shape((6, 7, 8), OFF, draws) == (6, 7, 8)
 
 
@@ -187,22 +187,14 @@ def test_the_same_draws_give_the_same_image() -> None:
     assert not np.array_equal(varied(EVERYTHING, 5), vary_grey(ct(), EVERYTHING, Draws(1, 5)))
 
 
-def test_every_purpose_has_numbers_of_its_own() -> None:
-    """Also where zeros could be mistaken for one another: seed 0, patch 0, and what the order of cases draws."""
-    keys = [(seed, patch, name) for seed in (0, 1, 2**40) for patch in (0, 1, 7) for name in augment._STREAMS]
-    first = {Draws(seed, patch).of(name).random() for seed, patch, name in keys}
-    order = {np.random.default_rng(np.random.SeedSequence(0, spawn_key=(0, n))).random() for n in range(9)}
-    assert len(first | order) == len(keys) + 9
-
-
 def test_every_variation_draws_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    asked: list[Stream] = []
     real = Draws.of
-    monkeypatch.setattr(Draws, "of", lambda draws, name: asked.append(name) or real(draws, name))
+    monkeypatch.setattr(Draws, "of", lambda draws, stream: asked.append(stream) or real(draws, stream))
     vary_grey(ct(), EVERYTHING, Draws(0, 0))
-    turn(world(), (6, 6, 6), EVERYTHING, Draws(0, 0))
+    turn(world(), (6, 6, 6), augment=EVERYTHING, draws=Draws(0, 0))
     box_shape((6, 6, 6), EVERYTHING, Draws(0, 0))
-    assert sorted(asked) == sorted([*GREY, "flips", "turns", "scale"])
+    assert sorted(asked) == sorted(set(Stream) - {Stream.PLACE})
 
 
 @pytest.mark.parametrize("name", GREY)

@@ -24,25 +24,36 @@ def test_rows_without_files_are_counted_and_the_order_is_the_tables(
     found, missing = cases.read(tmp_path)
     assert [case.name for case in found] == ["7", "3"]
     assert missing == 2
-    assert found[0] == Case("7", "5", tmp_path / "train_images/7.tif", tmp_path / "train_labels/7.tif")
+    files = {"image": tmp_path / "train_images/7.tif", "label": tmp_path / "train_labels/7.tif"}
+    assert found[0] == Case(name="7", scroll="5", **files)
 
 
 def test_no_case_at_all_is_an_error(tmp_path: Path, write_table: Callable) -> None:
     write_table(tmp_path, [("1", "5"), ("2", "5")])
-    with pytest.raises(CasesError, match=r"train.csv: found 2 rows and no image with its label"):
+    with pytest.raises(
+        CasesError, match=r"train\.csv: expected at least one row whose image and label are in .*, got none of 2 rows"
+    ):
         cases.read(tmp_path)
 
 
-@pytest.mark.parametrize("content", [None, b"id,scroll\n1,2\n", b"\xff\xfe\x00", b""])
-def test_a_table_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file; expected a table with the columns id and scroll_id"),
+        (b"id,scroll\n1,2\n", "expected a table with the columns id and scroll_id, got none named 'scroll_id'"),
+        (b"\xff\xfe\x00", "expected a table with the columns id and scroll_id, got .*decode"),
+        (b"", "expected at least one row .*, got none of 0 rows"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / "train.csv").write_bytes(content)
-    with pytest.raises(CasesError, match=r"train\.csv: found .*, wanted"):
+    with pytest.raises(CasesError, match=rf"train\.csv: {message}"):
         cases.read(tmp_path)
 
 
 def test_scrolls_are_listed_largest_first() -> None:
-    made = [Case(str(n), scroll, Path(), Path()) for n, scroll in enumerate("bacbab")]
+    made = [Case(name=str(n), scroll=scroll, image=Path(), label=Path()) for n, scroll in enumerate("bacbab")]
     assert list(cases.sizes_by_scroll(made).items()) == [("b", 3), ("a", 2), ("c", 1)]
     assert cases.sizes_by_scroll([]) == {}
 
@@ -57,9 +68,9 @@ def test_a_case_loads_as_written(tmp_path: Path, write_case: Callable) -> None:
 
 
 def test_a_label_that_does_not_fit_is_refused(tmp_path: Path, write_case: Callable) -> None:
-    with pytest.raises(CasesError, match=r"1\.tif: found a label of \(2, 3, 5\), wanted \(2, 3, 4\)"):
+    with pytest.raises(CasesError, match=r"1\.tif: expected a label of \(2, 3, 4\) as its image, got \(2, 3, 5\)"):
         write_case(tmp_path, "1", "5", dot(), dot(shape=(2, 3, 5))).load()
-    with pytest.raises(CasesError, match=r"2\.tif: found label 3, wanted 0, 1 and 2 only"):
+    with pytest.raises(CasesError, match=r"2\.tif: expected labels 0, 1 and 2 only, got 3"):
         write_case(tmp_path, "2", "5", dot(), dot(3)).load()
     broken = write_case(tmp_path, "3", "5", dot(), dot())
     broken.image.write_bytes(b"II*\0")
@@ -93,9 +104,9 @@ def test_excluded_cases_are_neither_there_nor_missing(three: Path) -> None:
 
 
 def test_excluding_a_case_that_is_not_there_is_an_error(three: Path) -> None:
-    with pytest.raises(CasesError, match=r"exclude: found 12, 7, wanted ids of .*train\.csv only"):
+    with pytest.raises(CasesError, match=r"exclude: expected ids that .*train\.csv lists, got 12, 7"):
         cases.read(three, exclude=("7", "1", "12"))
-    with pytest.raises(CasesError, match="found 1 rows that are not excluded and no image with its label"):
+    with pytest.raises(CasesError, match="got none of 1 rows that are not excluded"):
         cases.read(three, exclude=("1", "2", "3"))
 
 
@@ -117,13 +128,17 @@ def test_a_repaired_label_makes_a_case_whole(three: Path) -> None:
 
 
 def test_a_folder_of_labels_that_repairs_nothing_is_an_error(three: Path) -> None:
-    with pytest.raises(CasesError, match=r"labels_dir: found no folder .*/mended, wanted one of repaired labels"):
+    with pytest.raises(CasesError, match=r"labels_dir: no such folder .*/mended; expected one of repaired labels"):
         cases.read(three, labels_dir="mended")
     repair(three / "mended", "77")
-    with pytest.raises(CasesError, match=r"found no case's label in .*/mended, wanted files as 1\.tif"):
+    with pytest.raises(
+        CasesError, match=r"labels_dir: expected labels named as 1\.tif, got no case's label in .*/mended"
+    ):
         cases.read(three, labels_dir="mended")
     repair(three / "mended", "2")
-    with pytest.raises(CasesError, match=r"found no case's label in .*/mended, wanted files as 1\.tif"):
+    with pytest.raises(
+        CasesError, match=r"labels_dir: expected labels named as 1\.tif, got no case's label in .*/mended"
+    ):
         cases.read(three, exclude=("2",), labels_dir="mended")
 
 
@@ -133,5 +148,5 @@ def test_label_2_is_left_or_counted_as_surface(tmp_path: Path, write_case: Calla
     np.testing.assert_array_equal(case.load("ignored")[1], label)
     np.testing.assert_array_equal(case.load("surface")[1], label > 0)
     wrong = write_case(tmp_path, "2", "5", dot(), dot(3))
-    with pytest.raises(CasesError, match="found label 3"):
+    with pytest.raises(CasesError, match="expected labels 0, 1 and 2 only, got 3"):
         wrong.load("surface")

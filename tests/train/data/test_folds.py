@@ -15,7 +15,11 @@ COMPETITION = {"34117": 382, "35360": 176, "26010": 130, "26002": 88, "44430": 1
 
 
 def made(sizes: dict[str, int]) -> list[Case]:
-    return [Case(f"{scroll}-{n}", scroll, Path(), Path()) for scroll, size in sizes.items() for n in range(size)]
+    return [
+        Case(name=f"{scroll}-{n}", scroll=scroll, image=Path(), label=Path())
+        for scroll, size in sizes.items()
+        for n in range(size)
+    ]
 
 
 def names(side: Sequence[Case]) -> set[str]:
@@ -32,20 +36,20 @@ by_scroll = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 9), min_
 @given(by_scroll, st.integers(2, 3), st.randoms())
 def test_by_scroll_no_scroll_is_on_both_sides_and_every_case_is_checked_once(scroll_sizes, count, random) -> None:
     cases = made(scroll_sizes)
-    folds = [split(cases, str(k), "scroll", count) for k in range(count)]
+    folds = [split(cases, str(k), kind="scroll", count=count) for k in range(count)]
     for fold in folds:
         assert not scrolls(fold.training) & scrolls(fold.validation)
         assert names(fold.training) | names(fold.validation) == names(cases)
     assert sorted(case.name for fold in folds for case in fold.validation) == sorted(names(cases))
     shuffled = list(cases)
     random.shuffle(shuffled)
-    assert [split(shuffled, str(k), "scroll", count) for k in range(count)] == folds
+    assert [split(shuffled, str(k), kind="scroll", count=count) for k in range(count)] == folds
 
 
 @given(by_scroll, st.integers(2, 3), st.randoms())
 def test_by_case_every_fold_has_all_scrolls_that_are_large_enough(scroll_sizes, count, random) -> None:
     cases = made(scroll_sizes)
-    folds = [split(cases, str(k), "case", count) for k in range(count)]
+    folds = [split(cases, str(k), kind="case", count=count) for k in range(count)]
     assert sorted(case.name for fold in folds for case in fold.validation) == sorted(names(cases))
     large = {scroll for scroll, size in scroll_sizes.items() if size >= count}
     for fold in folds:
@@ -54,17 +58,17 @@ def test_by_case_every_fold_has_all_scrolls_that_are_large_enough(scroll_sizes, 
     assert max(len(fold.validation) for fold in folds) - min(len(fold.validation) for fold in folds) <= 1
     shuffled = list(cases)
     random.shuffle(shuffled)
-    assert [split(shuffled, str(k), "case", count) for k in range(count)] == folds
+    assert [split(shuffled, str(k), kind="case", count=count) for k in range(count)] == folds
 
 
 def test_the_competitions_scrolls_in_four_folds() -> None:
     cases = made(COMPETITION)
-    found = [scrolls(split(cases, str(k), "scroll", 4).validation) for k in range(4)]
+    found = [scrolls(split(cases, str(k), kind="scroll", count=4).validation) for k in range(4)]
     assert found == [{"34117"}, {"35360"}, {"26010"}, {"26002", "44430", "53997"}]
 
 
 def test_all_learns_from_everything_and_checks_nothing() -> None:
-    found = split(made({"a": 2, "b": 1}), "all", "scroll", 4)
+    found = split(made({"a": 2, "b": 1}), "all", kind="scroll", count=4)
     assert names(found.training) == {"a-0", "a-1", "b-0"}
     assert found.validation == ()
     assert found.fold == "all"
@@ -72,18 +76,22 @@ def test_all_learns_from_everything_and_checks_nothing() -> None:
 
 @pytest.mark.parametrize("fold", ["4", "-1", "x", "", "1.5"])
 def test_a_fold_that_is_not_there_is_refused(fold: str) -> None:
-    with pytest.raises(FoldError, match=f'found "{fold}", wanted 0 to 3, or all'):
-        split(made(COMPETITION), fold, "scroll", 4)
+    with pytest.raises(FoldError, match=f'fold: expected 0 to 3, or "all", got "{fold}"'):
+        split(made(COMPETITION), fold, kind="scroll", count=4)
 
 
 def test_too_few_scrolls_are_refused_with_the_way_out() -> None:
-    with pytest.raises(FoldError, match=r'found 2 scrolls for 3 folds, wanted fewer folds, or folds = "case"'):
-        split(made({"a": 4, "b": 4}), "0", "scroll", 3)
+    with pytest.raises(
+        FoldError, match=r'folds: expected at least 3 scrolls .* got 2: lower fold_count, or set folds = "case"'
+    ):
+        split(made({"a": 4, "b": 4}), "0", kind="scroll", count=3)
 
 
 def test_a_side_without_cases_is_refused() -> None:
-    with pytest.raises(FoldError, match="fold 2: found 0 cases to check on and 2 to learn from"):
-        split(made({"a": 2}), "2", "case", 3)
+    with pytest.raises(
+        FoldError, match="fold 2: expected cases on both sides, got 2 for training and 0 for validation"
+    ):
+        split(made({"a": 2}), "2", kind="case", count=3)
 
 
 def test_the_digest_tells_splits_apart_and_knows_no_order() -> None:
@@ -109,7 +117,7 @@ def test_a_repaired_label_is_other_data_wherever_its_folder_lies() -> None:
 def test_the_sizes_are_those_of_the_folds(scroll_sizes, count, kind) -> None:
     cases = made(scroll_sizes)
     for k, size in enumerate(sizes(cases, kind, count)):
-        validation = split(cases, str(k), kind, count).validation
+        validation = split(cases, str(k), kind=kind, count=count).validation
         assert size == {scroll: sum(case.scroll == scroll for case in validation) for scroll in scrolls(validation)}
         assert list(size.values()) == sorted(size.values(), reverse=True)
 

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import threading
 from collections import Counter
@@ -11,18 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surface_kernel.volumes.intensity import Intensity
-from surface_train.data import truth
 from surface_train.data.cases import Case
+from surface_train.data.maps import boundary_distance, skeleton
 from surface_train.data.patches import Batch, PatchError, Sampler, centre, cut
-from surface_train.data.store import Loaded, Store
+from surface_train.data.store import LoadedCase, Store
 from surface_train.loss_weights import LossWeights
+from surface_train.losses.terms import label_maps
 from surface_train.settings import Augment, Patches, Settings
 
-PLAIN = Augment(flips=False, turns=False, scale=0, grey=0, gamma=0, noise=0, blur=0, low_resolution=0, cut_outs=0)
+PLAIN = Augment.none()
 VARIED = Augment(blur=0.5, low_resolution=0.5, cut_outs=0.5)
 TABLE = np.arange(256, dtype=np.float32)  # the network's input is the grey value: patches can be read by eye
 TINY = Settings(
-    patches=Patches((32, 32, 32), batch=3, workers=1, resident=2, patches_per_volume=2),
+    patches=Patches(shape_zyx=(32, 32, 32), batch=3, workers=1, resident=2, patches_per_volume=2),
     augment=PLAIN,
     loss=LossWeights(boundary_weight=0, cldice_weight=0),
 )
@@ -40,7 +42,7 @@ def chosen(**changes: object) -> Settings:
 
 
 def sampler(cases: list[Case], wanted: Settings = TINY, rank: int = 0, ranks: int = 1) -> Sampler:
-    return Sampler(Store(cases, wanted), wanted, rank, ranks)
+    return Sampler(Store(cases, wanted), wanted, maps=label_maps(wanted.loss), rank=rank, ranks=ranks)
 
 
 def assert_same(found: Batch, wanted: Batch) -> None:
@@ -48,10 +50,10 @@ def assert_same(found: Batch, wanted: Batch) -> None:
     np.testing.assert_array_equal(found.labels, wanted.labels)
 
 
-def loaded(label: np.ndarray) -> Loaded:
+def loaded(label: np.ndarray) -> LoadedCase:
     """A volume whose grey value tells its place: 1 at the first voxel."""
     image = np.arange(1, label.size + 1, dtype=np.uint8).reshape(label.shape)
-    return Loaded("made", image, label, TABLE)
+    return LoadedCase(name="made", image=image, label=label, table=TABLE)
 
 
 # --- where a patch is centred
@@ -145,6 +147,42 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone(cases: list[Case]) -> 
     assert not np.array_equal(rows[0], rows[1])
 
 
+@pytest.mark.parametrize(
+    ("number", "labels", "means", "deviations", "voxels"),
+    [
+        (
+            0,
+            "1e2b7d52f4032aec04c1c663e9885837e9f6939f3649d94485238835d4df89d1",
+            [-0.06280, -0.06300, 0.18316],
+            [0.11945, 0.53604, 0.23188],
+            [0.01267, -0.15168, 0.25925],
+        ),
+        (
+            5,
+            "2150a1b60da0ebdda7f112d20e129055ffe1939f855fb237fac911e37c590f42",
+            [0.12834, 0.04154, 0.04921],
+            [0.09827, 0.08218, 0.17808],
+            [0.05106, 0.05750, 0.13768],
+        ),
+    ],
+)
+def test_a_seed_gives_the_patches_that_it_always_gave(
+    tmp_path: Path, write_case: Callable, number: int, labels: str, means: list, deviations: list, voxels: list
+) -> None:
+    """As commit c58b484 made them: labels to the bit; images, which are rounded, by a few of their numbers."""
+    made = []
+    for n in range(3):
+        rng = np.random.default_rng(n)
+        image = rng.integers(1, 256, (40, 44, 48), np.uint8)
+        label = rng.integers(0, 3, (10, 11, 12), np.uint8).repeat(4, 0).repeat(4, 1).repeat(4, 2)
+        made.append(write_case(tmp_path, str(n), "5", image, label))
+    batch = sampler(made, replace(chosen(augment=VARIED), seed=7)).batch(number)
+    assert hashlib.sha256(batch.labels.tobytes()).hexdigest() == labels
+    assert batch.images.mean((1, 2, 3)).tolist() == pytest.approx(means, abs=2e-5)
+    assert batch.images.std((1, 2, 3)).tolist() == pytest.approx(deviations, abs=2e-5)
+    assert batch.images[:, 7, 11, 13].tolist() == pytest.approx(voxels, abs=2e-5)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_threads_and_memory_change_nothing(cases: list[Case], workers: int) -> None:
     alone = sampler(cases, chosen(augment=VARIED))
@@ -161,13 +199,14 @@ def test_several_processes_see_together_what_one_would_see(cases: list[Case], ra
     several = [sampler(cases, chosen(batch=batch, augment=VARIED), rank, ranks) for rank in range(ranks)]
     for number in (0, 4):
         parts = [next(each.batches(number, number + 1)) for each in several]
-        together = Batch(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "labels")))
+        images, labels = (np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "labels"))
+        together = Batch(images=images, labels=labels)
         assert_same(together, one.batch(number))
 
 
 @pytest.mark.parametrize(("rank", "ranks"), [(2, 2), (-1, 2), (0, 0)])
 def test_a_process_that_cannot_be_is_refused(cases: list[Case], rank: int, ranks: int) -> None:
-    with pytest.raises(ValueError, match=f"found rank {rank} of {ranks}"):
+    with pytest.raises(ValueError, match=f"rank: expected 0 to {ranks - 1}, got {rank}"):
         sampler(cases, rank=rank, ranks=ranks)
 
 
@@ -186,14 +225,14 @@ def test_images_are_fed_as_the_kernel_feeds_them(cases: list[Case]) -> None:
     labels = np.lib.stride_tricks.sliding_window_view(label, (32, 32, 32)).reshape(-1, 32, 32, 32)
     np.testing.assert_array_equal(patch.labels[0], labels[matches[0]])
     assert (patch.images.dtype, patch.labels.dtype) == (np.float32, np.uint8)
-    assert (patch.distances, patch.skeletons) == (None, None)
+    assert patch.maps == {}
 
 
 @pytest.fixture
-def told(tmp_path: Path, write_case: Callable) -> list[Case]:
-    """A case whose image tells its label: 60, 120, 180 for 0, 1, 2."""
+def greys_of_labels(tmp_path: Path, write_case: Callable) -> list[Case]:
+    """A case whose image shows its label: grey 60, 120, 180 for 0, 1, 2."""
     label = np.random.default_rng(0).integers(0, 3, (5, 6, 5)).repeat(9, 0).repeat(8, 1).repeat(10, 2).astype(np.uint8)
-    return [write_case(tmp_path, "told", "5", 60 + 60 * label, label)]
+    return [write_case(tmp_path, "greys", "5", 60 + 60 * label, label)]
 
 
 def by_grey(patch: Batch, case: Case) -> np.ndarray:
@@ -203,42 +242,42 @@ def by_grey(patch: Batch, case: Case) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 32), (32, 64, 32)])
-def test_image_and_label_of_a_patch_are_turned_alike(told: list[Case], shape: tuple[int, int, int]) -> None:
+def test_image_and_label_of_a_patch_are_turned_alike(greys_of_labels: list[Case], shape: tuple[int, int, int]) -> None:
     """The second shape is larger than the volume on one axis: there the padding has black and no label."""
-    made = sampler(told, chosen(shape_zyx=shape, augment=replace(PLAIN, flips=True, turns=True)))
+    made = sampler(greys_of_labels, chosen(shape_zyx=shape, augment=replace(PLAIN, flips=True, turns=True)))
     for number in range(4):
         patch = made.batch(number)
         assert patch.labels.shape == (3, *shape)
-        black = patch.images == Intensity().table(told[0].load()[0])[0]
+        black = patch.images == Intensity().table(greys_of_labels[0].load()[0])[0]
         assert black.sum() == 3 * 32 * max(0, shape[1] - 48) * 32
-        np.testing.assert_array_equal(by_grey(patch, told[0])[~black], patch.labels[~black])
+        np.testing.assert_array_equal(by_grey(patch, greys_of_labels[0])[~black], patch.labels[~black])
         assert (patch.labels[black] == 2).all()
 
 
-def test_image_and_label_of_a_patch_are_scaled_alike(told: list[Case]) -> None:
+def test_image_and_label_of_a_patch_are_scaled_alike(greys_of_labels: list[Case]) -> None:
     """Blocks of eight voxels and more: only what is nearest to their faces may be taken for one in between."""
-    made = sampler(told, chosen(augment=replace(PLAIN, scale=0.3, flips=True, turns=True)))
+    made = sampler(greys_of_labels, chosen(augment=replace(PLAIN, scale=0.3, flips=True, turns=True)))
     for number in range(4):
         patch = made.batch(number)
         assert set(np.unique(patch.labels)) == {0, 1, 2}
-        surely = np.isin(patch.images, Intensity().table(told[0].load()[0])[[60, 120, 180]])
+        surely = np.isin(patch.images, Intensity().table(greys_of_labels[0].load()[0])[[60, 120, 180]])
         assert surely.mean() > 0.3
-        np.testing.assert_array_equal(by_grey(patch, told[0])[surely], patch.labels[surely])
+        np.testing.assert_array_equal(by_grey(patch, greys_of_labels[0])[surely], patch.labels[surely])
 
 
-def test_a_batch_brings_what_the_loss_needs_to_know_of_its_labels(cases: list[Case]) -> None:
+def test_a_batch_brings_the_maps_that_the_loss_reads(cases: list[Case]) -> None:
     weights = LossWeights(boundary_weight=0.1, cldice_weight=0.1, cldice_iterations=2)
     batch = sampler(cases, chosen(augment=VARIED, loss=weights)).batch(1)
-    assert batch.distances is not None
-    assert batch.skeletons is not None
-    assert (batch.distances.shape, batch.distances.dtype) == ((3, 32, 32, 32), np.float32)
-    assert (batch.skeletons.shape, batch.skeletons.dtype) == ((3, 16, 16, 16), np.uint8)
-    for label, distance, skeleton in zip(batch.labels, batch.distances, batch.skeletons, strict=True):
-        np.testing.assert_array_equal(distance, truth.boundary_distance(label))
-        np.testing.assert_array_equal(skeleton, truth.skeleton(label, 2))
-    for name, other in (("boundary_weight", "skeletons"), ("cldice_weight", "distances")):
+    assert set(batch.maps) == {"distance", "skeleton_2"}
+    distances, skeletons = batch.maps["distance"], batch.maps["skeleton_2"]
+    assert (distances.shape, distances.dtype) == ((3, 32, 32, 32), np.float32)
+    assert (skeletons.shape, skeletons.dtype) == ((3, 16, 16, 16), np.uint8)
+    for row, label in enumerate(batch.labels):
+        np.testing.assert_array_equal(distances[row], boundary_distance(label))
+        np.testing.assert_array_equal(skeletons[row], skeleton(label, 2))
+    for name, other in (("boundary_weight", "skeleton_2"), ("cldice_weight", "distance")):
         batch = sampler(cases, chosen(loss=replace(weights, **{name: 0.0}))).batch(0)
-        assert [part for part in ("distances", "skeletons") if getattr(batch, part) is not None] == [other]
+        assert list(batch.maps) == [other]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
@@ -265,7 +304,7 @@ def test_every_case_gets_its_share(monkeypatch, cases: list[Case], resident: int
     assert all(70 <= count <= 130 for count in names.values())
 
 
-# --- what cannot be learnt from
+# --- what cannot be trained on
 
 
 @pytest.mark.parametrize("resident", [1, 2])
@@ -278,9 +317,11 @@ def test_cases_without_labels_are_passed_over(
     for number in range(3):
         batch = sampler([blank, good], chosen(resident=resident)).batch(number)
         assert all((row == 0).any() for row in batch.labels)
-    with pytest.raises(PatchError, match=r"found no labelled voxel in 20 cases in a row \(blank\)"):
+    with pytest.raises(
+        PatchError, match=r"expected labelled voxels, got none in 20 cases in a row: exclude cases \(blank\)"
+    ):
         sampler([blank]).batch(0)
-    with pytest.raises(PatchError, match="found no cases"):
+    with pytest.raises(PatchError, match="expected at least one case to cut patches from, got none"):
         sampler([]).batch(0)
 
 
@@ -304,10 +345,10 @@ def test_an_error_is_raised_before_its_patches_are_due(cases: list[Case]) -> Non
     """One volume at a time for 300 patches: the next one, decoded ahead, turns out to be broken."""
     wanted = chosen(resident=1, patches_per_volume=300)
     store = Store(cases, wanted)
-    broken = cases[store._rota[1]]
+    broken = cases[store._order[1]]
     broken.image.write_bytes(b"II*\0")
     with pytest.raises(ValueError, match=rf"{broken.name}\.tif"):
-        list(itertools.islice(Sampler(store, wanted).batches(0, 100), 4))
+        list(itertools.islice(Sampler(store, wanted, maps=()).batches(0, 100), 4))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("patches")]
 
 
@@ -345,11 +386,11 @@ def test_volumes_are_read_once_a_visit_and_before_their_window_opens(
 
     def watched(self: Sampler, number: int) -> Batch:
         window = store.window(self._patches(number)[-1])
-        late.extend(position for position in window if position >= 6 and store._rota[position] not in store._volumes)
+        late.extend(position for position in window if position >= 6 and store._order[position] not in store._volumes)
         return make(self, number)
 
     monkeypatch.setattr(Sampler, "batch", watched)
-    made = Sampler(store, wanted, 0, ranks)
+    made = Sampler(store, wanted, maps=(), ranks=ranks)
     assert len(list(made.batches(0, 60))) == 60
     assert late == []
     visits = store.window(made._patches(59)[-1]).stop + 1

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from surface_kernel.volumes.intensity import Intensity
 from surface_kernel.volumes.volume import VolumeError
 from surface_train.data.cases import Case, CasesError
-from surface_train.data.store import Rota, Store
+from surface_train.data.store import CaseOrder, Store
 from surface_train.settings import Patches, Settings
 
 SIDE = 8
@@ -50,30 +50,30 @@ def store_of(cases: list[Case], volumes: float, resident: int = 2, per_volume: i
 @given(st.integers(1, 12), st.integers(1, 14), st.integers(0, 2**40))
 @examples(max_examples=80)
 def test_no_window_holds_a_case_twice_and_every_pass_holds_each_once(count, window, seed) -> None:
-    rota = Rota(count, window, seed)
-    row = [rota[position] for position in range(6 * count)]
+    order = CaseOrder(count, window, seed)
+    row = [order[position] for position in range(6 * count)]
     within = min(window, count)
     for start in range(len(row) - within + 1):
         assert len(set(row[start : start + within])) == within
     for start in range(0, len(row), count):
         assert sorted(row[start : start + count]) == list(range(count))
-    again = Rota(count, window, seed)
+    again = CaseOrder(count, window, seed)
     assert [again[position] for position in reversed(range(len(row)))] == row[::-1]
 
 
 def test_passes_differ_and_so_do_seeds() -> None:
-    rota = Rota(20, 5, 0)
-    passes = [tuple(rota[20 * turn + place] for place in range(20)) for turn in range(5)]
+    order = CaseOrder(20, 5, 0)
+    passes = [tuple(order[20 * turn + place] for place in range(20)) for turn in range(5)]
     assert len(set(passes)) == 5
-    assert tuple(Rota(20, 5, 1)[place] for place in range(20)) != passes[0]
+    assert tuple(CaseOrder(20, 5, 1)[place] for place in range(20)) != passes[0]
 
 
 def test_every_order_that_may_follow_does() -> None:
     """Of three cases with a window of two, the last of a pass may not begin the next one: four orders of six follow."""
     following = Counter()
     for seed in range(300):
-        rota = Rota(3, 2, seed)
-        first, second = [[rota[3 * turn + place] for place in range(3)] for turn in range(2)]
+        order = CaseOrder(3, 2, seed)
+        first, second = [[order[3 * turn + place] for place in range(3)] for turn in range(2)]
         following[tuple(first.index(case) for case in second)] += 1
     assert set(following) == {(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0)}
     assert min(following.values()) > 45
@@ -106,7 +106,7 @@ def test_a_case_is_given_as_the_kernel_would_feed_it(cases: list[Case]) -> None:
 def test_what_left_the_window_goes_first_then_what_leaves_it_next(cases: list[Case], reads: list[str]) -> None:
     """Room for two. Positions are told apart by the names of the cases that have their turn there."""
     store = store_of(cases, 2.1, resident=2)
-    case_at = [str(store._rota[position]) for position in range(6)]
+    case_at = [str(store._order[position]) for position in range(6)]
 
     def get(*positions: int, window: range) -> list[int]:
         reads.clear()
@@ -127,8 +127,8 @@ def test_going_back_to_old_patches_does_not_keep_what_lies_far_ahead(cases: list
     store = store_of(cases, 2.1, resident=2)
     for position in (600, 601):
         store.get(position, range(600, 602))
-    taken = {store._rota[600], store._rota[601]}
-    back = [position for position in range(6) if store._rota[position] not in taken][:2]
+    taken = {store._order[600], store._order[601]}
+    back = [position for position in range(6) if store._order[position] not in taken][:2]
     reads.clear()
     for _ in range(3):
         for position in back:
@@ -157,7 +157,8 @@ def test_a_window_that_does_not_fit_is_said_once(cases: list[Case], caplog) -> N
         for position in range(40):
             store.get(position, store.window(position))
     (record,) = caplog.records
-    assert "found room for 3 volumes, wanted it for the 6 that patches are cut from" in record.getMessage()
+    assert "expected room for the 6 volumes that patches are cut from" in record.getMessage()
+    assert "got room for 3 in " in record.getMessage()
 
 
 def test_leaving_the_window_is_no_reason_to_warn(cases: list[Case], caplog) -> None:
@@ -221,7 +222,10 @@ def test_labels_that_do_not_fit_their_image_stop_it(tmp_path: Path, write_case: 
     short = write_case(tmp_path, "1", "5", image, label[:-1])
     label[0, 0, 0] = 3
     wrong = write_case(tmp_path, "2", "5", image, label)
-    for case, message in ((short, r"1\.tif: found a label of"), (wrong, r"2\.tif: found label 3")):
+    for case, message in (
+        (short, r"1\.tif: expected a label of"),
+        (wrong, r"2\.tif: expected labels 0, 1 and 2 only, got 3"),
+    ):
         with pytest.raises(CasesError, match=message):
             store_of([case], 1).get(0, range(1))
 

@@ -35,7 +35,7 @@ from surface_train.loop.fit import Request, fit, forecast
 from surface_train.loop.state import StateError
 from surface_train.loop.validation import Validator
 from surface_train.losses import loss
-from surface_train.losses.loss import TERMS
+from surface_train.losses.terms import TERMS
 from surface_train.records.environment import commit
 from surface_train.records.run_folder import RunFolder, RunFolderError
 from surface_train.settings import Average, Optimiser, Sentinel, Settings, Validation
@@ -370,18 +370,17 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one thread, as its re
 from pytest import MonkeyPatch
 from surface_kernel.networks import network
 from surface_train.__main__ import main
-import conftest, test_fit
+import small_networks, test_fit
 test_fit.undrawn(MonkeyPatch())
 if sys.argv.pop(1) == "small":
-    network._library = conftest.small_library
+    network._library = small_networks.small_library
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def start(world: Any, settings_file: Path, networks: str, out: Path, *more: str) -> subprocess.Popen[bytes]:
     """Start a run in a process of its own, with "small" or "real" networks."""
-    here = Path(__file__).parent  # test_fit; conftest is a folder above
-    paths = [*(str(ROOT / room) for room in ("kernel", "train")), str(here), str(here.parent)]
+    paths = [*(str(ROOT / room) for room in ("kernel", "train", "tests")), str(Path(__file__).parent)]
     words = ["fit", "--settings", str(settings_file), "--data", str(world.data), "--fold", "0", "--device", "cpu"]
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, networks, *words, "--out", str(out), *more],
@@ -652,7 +651,9 @@ def test_a_broken_case_stops_the_run_with_its_name(
     image, label = make_sheet(0)
     write_case(tmp_path, "5", "100", image, label[:-1])
     write_table(tmp_path, [("5", "100")])
-    with pytest.raises(ValueError, match=r"5\.tif: found a label of \(31, 40, 36\), wanted \(32, 40, 36\)"):
+    with pytest.raises(
+        ValueError, match=r"5\.tif: expected a label of \(32, 40, 36\) as its image, got \(31, 40, 36\)"
+    ):
         fit(brief(replace(world.request(tmp_path / "run", fold="all"), data=tmp_path)))
 
 

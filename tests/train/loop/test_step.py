@@ -20,6 +20,7 @@ from surface_train.data.truth import Truth
 from surface_train.distributed import Group
 from surface_train.loop.step import PrecisionError, Stepper, precise
 from surface_train.losses import loss
+from surface_train.losses.terms import TERMS
 from surface_train.settings import Optimiser, Settings
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +44,8 @@ class Plain(nn.Module):
 def made(seed: int, size: int = 2) -> Batch:
     rng = np.random.default_rng(seed)
     labels = rng.choice([0, 1, 2], (size, 8, 8, 8), p=[0.5, 0.3, 0.2]).astype(np.uint8)
-    return Batch(rng.standard_normal(labels.shape, np.float32) + np.float32(3) * (labels == 1), labels)
+    images = rng.standard_normal(labels.shape, np.float32) + np.float32(3) * (labels == 1)
+    return Batch(images=images, labels=labels)
 
 
 def stepper(network: nn.Module | None = None, **optimiser: object) -> Stepper:
@@ -66,9 +68,9 @@ def test_a_step_is_what_it_is_by_hand() -> None:
     found = one.step([batch], rate=0.5)
     wanted = torch.cat([(p.detach() - 0.5 * p.grad).flatten() for p in other.parameters()])
     torch.testing.assert_close(weights(one), wanted, rtol=1e-5, atol=1e-6)
-    assert list(found) == ["loss", *loss.TERMS, "variance_of_p"]
+    assert list(found) == ["loss", *TERMS, "variance_of_p"]
     assert found["loss"].item() == pytest.approx(value.item(), rel=1e-6)
-    for name in loss.TERMS:
+    for name in TERMS:
         assert found[name].item() == pytest.approx(parts[name].item(), rel=1e-6)
     probability = torch.sigmoid(logits.detach()[:, 0])
     variances = [probability[row][torch.from_numpy(batch.labels[row] != 2)].var(correction=0) for row in range(2)]
@@ -79,7 +81,8 @@ def test_batches_that_are_added_up_are_one_big_batch() -> None:
     # Not AdamW: its steps are of one length, however small a gradient is, so they show rounding alone.
     one, other = (stepper(kind="sgd", clip_norm=1e9) for _ in range(2))
     halves = [made(1), made(2)]
-    whole = Batch(*(np.concatenate([getattr(half, name) for half in halves]) for name in ("images", "labels")))
+    images, labels = (np.concatenate([getattr(half, name) for half in halves]) for name in ("images", "labels"))
+    whole = Batch(images=images, labels=labels)
     found, wanted = one.step(halves, 1e-2), other.step([whole], 1e-2)
     torch.testing.assert_close(weights(one), weights(other), rtol=1e-5, atol=1e-7)
     assert found["loss"].item() == pytest.approx(wanted["loss"].item(), rel=1e-5)
@@ -116,7 +119,7 @@ def test_a_deep_network_learns_from_all_its_outputs_and_answers_with_one() -> No
     one = Stepper(build(chosen.network), settings=chosen, device=CPU, group=Group())
     rng = np.random.default_rng(0)
     labels = rng.choice([0, 1], (2, 32, 32, 32)).astype(np.uint8)
-    batch = Batch(rng.standard_normal(labels.shape, np.float32), labels)
+    batch = Batch(images=rng.standard_normal(labels.shape, np.float32), labels=labels)
     one.step([batch], 1e-3)
     heads = [parameter for name, parameter in one.network.named_parameters() if "seg_layers" in name]
     used = [head for head in heads if head.grad is not None and head.grad.abs().sum() > 0]
@@ -198,7 +201,8 @@ with joined() as group:
     chosen = replace(Settings(), optimiser=Optimiser(kind="sgd", clip_norm=1e9))
     cpu = Device(name="cpu", dtype="float32", batch=2, threads=1)
     one = Stepper(Plain(), settings=chosen, device=cpu, group=group)
-    rows = [Batch(b.images[group.rank::2], b.labels[group.rank::2]) for b in (made(1), made(2), made(3), made(4))]
+    own = slice(group.rank, None, 2)
+    rows = [Batch(images=b.images[own], labels=b.labels[own]) for b in (made(1), made(2), made(3), made(4))]
     for first in (0, 2):
         one.step(rows[first:first + 2], 1e-2)
     gathered = group.gather([group.rank])

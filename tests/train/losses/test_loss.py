@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -9,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from surface_train.data.truth import Truth, boundary_distance, skeleton
+from surface_train.data.maps import DISTANCE, boundary_distance, skeleton, skeleton_map
+from surface_train.data.truth import Truth
 from surface_train.loss_weights import LossWeights, Preset, VarianceKind
-from surface_train.losses import loss
-from surface_train.losses.loss import TERMS, Compared
+from surface_train.losses import loss, terms
+from surface_train.losses.compared import Compared
+from surface_train.losses.terms import TERMS, label_maps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = LossWeights()
@@ -41,7 +44,7 @@ def truth_of(labels: list[int]) -> Truth:
 
 
 def term(name: str, logits: Tensor, truth: Truth, weights: LossWeights = WEIGHTS) -> Tensor:
-    return TERMS[name](Compared(logits, truth), weights)
+    return TERMS[name].value(Compared(logits, truth), weights)
 
 
 def number(name: str, probabilities: list[float], labels: list[int], weights: LossWeights = WEIGHTS) -> float:
@@ -118,7 +121,7 @@ def test_cldice_by_hand_half_of_a_sheet() -> None:
 
 
 def test_connectivity_by_hand() -> None:
-    # widened truth 0 1 1 1 0 0, widened prediction ½ ½ ½ 0.9 0.9 0.9
+    # dilated truth 0 1 1 1 0 0, dilated prediction ½ ½ ½ 0.9 0.9 0.9
     squares = [0.25, 0.25, 0.25, 0.01, 0.81, 0.81]
     found = number("connectivity", [0, 0.5, 0, 0, 0.9, 0], [0, 0, 1, 0, 0, 0])
     assert found == pytest.approx(sum(squares) / 6, rel=1e-5)
@@ -141,14 +144,14 @@ def test_both_formulas_at_the_points_of_the_guides_table() -> None:
     # 0.5 is a point of the formulas alone: nothing between 0 and 1 varies by more than 0.25.
     spreads = torch.tensor(SPREADS, dtype=torch.float64)
     new = [0.99980001, 0.998001, 0.9801, 0.9025, 0.81, 0.64, 0.25]
-    assert loss.exponential_penalty(spreads).tolist() == pytest.approx(new, rel=1e-12)
-    assert loss.clamped_penalty(spreads).tolist() == pytest.approx([0.99, 0.9, 0, 0, 0, 0, 0], rel=1e-12)
+    assert terms.exponential_penalty(spreads).tolist() == pytest.approx(new, rel=1e-12)
+    assert terms.clamped_penalty(spreads).tolist() == pytest.approx([0.99, 0.9, 0, 0, 0, 0, 0], rel=1e-12)
 
 
 def test_both_slopes_at_the_points_of_the_guides_derivation() -> None:
     spreads = torch.tensor([0.001, 0.5, 0.99, 0.02, 0.2], dtype=torch.float64, requires_grad=True)
-    (new,) = torch.autograd.grad(loss.exponential_penalty(spreads).sum(), spreads)
-    (old,) = torch.autograd.grad(loss.clamped_penalty(spreads).sum(), spreads)
+    (new,) = torch.autograd.grad(terms.exponential_penalty(spreads).sum(), spreads)
+    (old,) = torch.autograd.grad(terms.clamped_penalty(spreads).sum(), spreads)
     assert new.tolist() == pytest.approx([-1.998, -1.0, -0.02, -1.96, -1.6])
     assert old.tolist() == [-100, 0, 0, 0, 0]
 
@@ -340,7 +343,7 @@ def test_extreme_logits_give_finite_losses_and_gradients(name: str, weights: Los
 
 @every_preset
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_logits_are_widened_first(weights: LossWeights, dtype: torch.dtype) -> None:
+def test_half_precision_logits_are_dilated_first(weights: LossWeights, dtype: torch.dtype) -> None:
     logits, labels = sheets(9)
     for half in (logits[:, None].to(dtype), 1e4 * logits[:, None].sign().to(dtype)):
         leaf = half.requires_grad_(True)
@@ -421,6 +424,28 @@ def test_the_total_is_the_weighted_sum_of_the_samples_means(weights: LossWeights
     assert value.item() == pytest.approx(np.mean(one_by_one))
 
 
+@pytest.mark.parametrize(
+    ("preset", "value", "slopes", "slope"),
+    [
+        ("original", 0.3419364, 0.0822581, -0.0421575),
+        ("topology_first", 0.7289839, 0.1835748, -0.0440200),
+        ("rebalanced", 0.7692899, 0.1375708, 0.0028431),
+        ("calibrated", 0.5509931, 0.1360868, 0.0031000),
+    ],
+)
+def test_a_preset_costs_and_pulls_as_it_always_did(preset: Preset, value: float, slopes: float, slope: float) -> None:
+    """The loss, the sum of its gradient's absolute values and that of its gradient, as commit c58b484 gave them."""
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.integers(-60, 61, (2, 1, 16, 16, 16)).astype(np.float32) / 10)
+    blocks = rng.integers(0, 3, (2, 4, 4, 4), np.uint8)
+    labels = torch.from_numpy(blocks.repeat(4, 1).repeat(4, 2).repeat(4, 3))
+    found, _ = loss.total(logits.requires_grad_(True), Truth(labels), LossWeights.from_preset(preset, {}))
+    gradient = torch.autograd.grad(found, logits)[0].double()
+    assert found.item() == pytest.approx(value, rel=1e-5)
+    assert gradient.abs().sum().item() == pytest.approx(slopes, rel=1e-4)
+    assert gradient.sum().item() == pytest.approx(slope, abs=1e-5)
+
+
 @every_term
 def test_a_weight_of_zero_drops_the_term(name: str) -> None:
     logits, labels = sheets(8)
@@ -429,8 +454,27 @@ def test_a_weight_of_zero_drops_the_term(name: str) -> None:
     value, parts = loss.total(logits[:, None], truth, only)
     assert list(parts) == [name]
     assert value.item() == pytest.approx(parts[name].item())
-    assert ("boundary_distance" in vars(truth)) == (name == "boundary")  # what nothing asks for is not made
-    assert ("skeleton" in vars(truth)) == (name == "cldice")
+    # A term reads the maps that its row lists, which are those the loader makes, and no others.
+    assert set(truth.made) == {kind.name for kind in label_maps(only)}
+
+
+def test_the_maps_of_a_loss_are_those_of_its_terms() -> None:
+    def names(weights: LossWeights) -> list[str]:
+        return [kind.name for kind in label_maps(weights)]
+
+    assert names(WEIGHTS) == ["distance", "skeleton_3"]
+    assert names(LossWeights(boundary_weight=0, cldice_iterations=5)) == ["skeleton_5"]
+    assert names(LossWeights(cldice_weight=0)) == ["distance"]
+    assert names(LossWeights.from_preset("original", {})) == []
+
+
+def test_a_map_that_several_terms_read_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TERMS, "dice", replace(TERMS["dice"], maps=lambda weights: (DISTANCE,)))
+    assert [kind.name for kind in label_maps(WEIGHTS)] == ["distance", "skeleton_3"]
+
+
+def test_every_term_has_a_weight_and_every_weight_a_term() -> None:
+    assert list(WEIGHTS.by_term) == list(TERMS)
 
 
 @every_preset
@@ -439,18 +483,23 @@ def test_maps_from_the_loader_change_nothing(weights: LossWeights) -> None:
     distances = torch.from_numpy(np.stack([boundary_distance(sample) for sample in labels.numpy()]))
     skeletons = torch.from_numpy(np.stack([skeleton(sample, 3) for sample in labels.numpy()]))
     made = loss.total(logits[:, None], Truth(labels), weights)
-    assert loss.total(logits[:, None], Truth(labels, distances, skeletons, 3), weights) == made
+    maps = {"distance": distances, "skeleton_3": skeletons}
+    assert loss.total(logits[:, None], Truth(labels, maps), weights) == made
 
 
-def test_another_number_of_iterations_than_the_loaders_is_refused() -> None:
+def test_maps_of_another_loss_than_the_loaders_are_refused() -> None:
     logits, labels = sheets(10)
-    with pytest.raises(ValueError, match=r"truth\.skeleton_iterations: found 2, wanted loss\.cldice_iterations, 3"):
-        loss.total(logits[:, None], Truth(labels, skeleton_iterations=2), WEIGHTS)
+    distances = torch.from_numpy(np.stack([boundary_distance(sample) for sample in labels.numpy()]))
+    maps = {"distance": distances, skeleton_map(2).name: torch.zeros((2, 4, 5, 6), dtype=torch.uint8)}
+    with pytest.raises(ValueError, match=r"maps: expected skeleton_3, got distance, skeleton_2$"):
+        loss.total(logits[:, None], Truth(labels, maps), WEIGHTS)
 
 
 def test_logits_of_another_shape_are_refused() -> None:
     logits, labels = sheets(10)
-    with pytest.raises(ValueError, match=r"logits: found \(2, 8, 10, 12\), wanted \(2, 1, 8, 10, 12\)"):
+    with pytest.raises(
+        ValueError, match=r"logits: expected \(2, 1, 8, 10, 12\) for these labels, got \(2, 8, 10, 12\)"
+    ):
         loss.total(logits, Truth(labels), WEIGHTS)
 
 
@@ -516,27 +565,5 @@ def test_deep_outputs_over_no_label_cost_nothing() -> None:
 
 def test_a_coarse_output_that_no_stride_gives_is_refused() -> None:
     _, labels = sheets(15)
-    with pytest.raises(ValueError, match=r"logits: found \(2, 1, 4, 7, 6\), wanted \(2, 1, 4, 5, 6\)"):
+    with pytest.raises(ValueError, match=r"logits: expected \(2, 1, 4, 5, 6\) for these labels, got \(2, 1, 4, 7, 6\)"):
         loss.deep_total(deep(15, [(8, 10, 12), (4, 7, 6)]), Truth(labels), WEIGHTS)
-
-
-# --- the skeleton
-
-
-@pytest.mark.parametrize("axis", [1, 2, 3])
-@pytest.mark.parametrize("iterations", [0, 3])
-def test_the_skeleton_of_a_plane_one_voxel_thick_is_the_plane(axis: int, iterations: int) -> None:
-    plane = torch.zeros((1, 7, 7, 7))
-    plane.select(axis, 3).fill_(1)
-    assert torch.equal(loss.soft_skeleton(plane, iterations), plane)
-
-
-def test_the_skeleton_of_a_slab_is_its_middle() -> None:
-    slab, middle = torch.zeros((1, 9, 9, 9)), torch.zeros((1, 9, 9, 9))
-    slab[:, 2:7], middle[:, 4] = 1, 1
-    assert torch.equal(loss.soft_skeleton(slab, 2), middle)
-    assert not loss.soft_skeleton(slab, 1).any()  # five voxels need two rounds
-
-
-def test_no_skeleton_where_there_is_nothing() -> None:
-    assert not loss.soft_skeleton(torch.zeros((1, 5, 5, 5)), 3).any()

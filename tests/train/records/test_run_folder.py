@@ -21,7 +21,10 @@ from surface_train.records import events
 from surface_train.records.environment import environment, origin
 from surface_train.records.run_folder import RunFolder, RunFolderError
 
-SIDES = Split((Case("1", "5", Path(), Path()), Case("2", "5", Path(), Path())), (Case("3", "6", Path(), Path()),), "0")
+CASES = [
+    Case(name=name, scroll=scroll, image=Path(), label=Path()) for name, scroll in (("1", "5"), ("2", "5"), ("3", "6"))
+]
+SIDES = Split(tuple(CASES[:2]), tuple(CASES[2:]), "0")
 
 
 @pytest.fixture

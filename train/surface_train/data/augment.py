@@ -1,17 +1,17 @@
-"""Variations of a patch that leave its labels true.
+"""Variations of a patch under which its labels stay right.
 
-Each has a row of random numbers of its own, so that switching one off does not change the others.
+Each draws from a random stream of its own (draws.py), so that switching one off does not change the others.
 """
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from surface_train.data.draws import Draws, Stream
 from surface_train.settings import Augment
 
 Image = npt.NDArray[np.float32]
@@ -19,64 +19,62 @@ Label = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]
 Voxel = TypeVar("Voxel", bound=np.generic)
 
-_STREAMS = ("place", "scale", "flips", "turns", "blur", "low_resolution", "grey", "gamma", "noise", "cut_outs")
-_BLUR_VOXELS = (0.5, 1.5)
-_COARSEST = 0.5
-_CUT_OUTS = 3
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The random numbers of one patch of a run."""
-
-    seed: int
-    patch: int
-
-    def of(self, name: str) -> np.random.Generator:
-        """Give the numbers for one purpose, from the beginning at every call."""
-        key = (1, self.patch, _STREAMS.index(name))
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+_BLUR_VOXELS = (0.5, 1.5)  # least and largest standard deviation
+_COARSEST = 0.5  # of the patch's own resolution
+_CUT_OUTS = 3  # boxes at most
 
 
 def box_shape(shape_zyx: Shape, augment: Augment, draws: Draws) -> Shape:
-    """Give the shape of the box that makes a patch when it is resampled: 1/(1 + scale) to 1 + scale as large."""
+    """Return the shape of the box that a patch of shape_zyx is resampled from.
+
+    It is 1 / (1 + augment.scale) to 1 + augment.scale times as large, by one factor for all axes.
+    """
     most = math.log1p(augment.scale)
-    factor = math.exp(draws.of("scale").uniform(-1, 1) * most)
+    factor = math.exp(draws.of(Stream.SCALE).uniform(-1, 1) * most)
     z, y, x = (max(1, round(size * factor)) for size in shape_zyx)
     return z, y, x
 
 
-def turn(box: Label, shape_zyx: Shape, augment: Augment, draws: Draws) -> Label:
-    """Turn and flip a box that is to become a patch of shape_zyx. Image and label of a patch are turned alike.
+def turn(box: Label, shape_zyx: Shape, *, augment: Augment, draws: Draws) -> Label:
+    """Turn and flip the box that a patch is resampled from.
 
-    The turns are all that leave that shape as it is: 24 for a cube, 8 for a square prism, 4 half turns for the rest.
+    The turns are all that keep the patch's shape: 24 for a cube, 8 for a square prism, 4 half turns for the rest.
+
+    Args:
+        box: image or label, uint8 (z, y, x). With the same draws, both are turned alike.
+        shape_zyx: of the patch, not of the box: two sides of a scaled box may be equal by rounding.
+        augment: which of turns and flips are on.
+        draws: random numbers of the patch.
+
+    Returns:
+        The turned box, contiguous.
     """
     if augment.turns:
         turns = _turns(shape_zyx)
-        axes, backwards = turns[draws.of("turns").integers(len(turns))]
+        axes, backwards = turns[draws.of(Stream.TURNS).integers(len(turns))]
         box = np.flip(box.transpose(axes), backwards)
     if augment.flips:
-        box = np.flip(box, tuple(axis for axis, draw in enumerate(draws.of("flips").random(3)) if draw < 0.5))
+        box = np.flip(box, tuple(axis for axis, draw in enumerate(draws.of(Stream.FLIPS).random(3)) if draw < 0.5))
     return np.ascontiguousarray(box)
 
 
 def _turns(shape_zyx: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """List the rotations of a box as a change of axes and the axes then flipped, which together make no mirror image.
+    """Return the rotations that keep a shape, each as a permutation of the axes and the axes to flip after it.
 
-    An exchange of two axes mirrors, and so does each flip: their numbers are both even or both odd.
+    An exchange of two axes mirrors, and so does a flip: in a rotation their numbers are both even or both odd.
     """
-    found = []
+    turns = []
     for axes in itertools.permutations(range(3)):
         exchanges = sum(a > b for a, b in itertools.combinations(axes, 2))
         if all(shape_zyx[axis] == size for axis, size in zip(axes, shape_zyx, strict=True)):
             for flips in range(4):
                 backwards = itertools.combinations(range(3), flips)
-                found += [(axes, which) for which in backwards if (flips + exchanges) % 2 == 0]
-    return found
+                turns += [(axes, which) for which in backwards if (flips + exchanges) % 2 == 0]
+    return turns
 
 
 def resample(image: Image, shape_zyx: Shape) -> Image:
-    """Resample to another shape, trilinearly, the outer faces staying where they are. float32 (z, y, x) in and out."""
+    """Resample to another shape, trilinearly; the outer faces stay in place. float32 (z, y, x) in and out."""
     for axis, size in enumerate(shape_zyx):
         if image.shape[axis] != size:
             image = _resample_axis(image, axis, size)
@@ -97,7 +95,7 @@ def _resample_axis(image: Image, axis: int, size: int) -> Image:
 
 
 def nearest(volume: npt.NDArray[Voxel], shape_zyx: Shape) -> npt.NDArray[Voxel]:
-    """Resample to another shape, each voxel from the one that its middle lies in: no new value, so no new label."""
+    """Resample to another shape, each voxel from the one that its centre lies in: no new value, so no new label."""
     for axis, size in enumerate(shape_zyx):
         old = volume.shape[axis]
         if old != size:
@@ -106,17 +104,24 @@ def nearest(volume: npt.NDArray[Voxel], shape_zyx: Shape) -> npt.NDArray[Voxel]:
 
 
 def vary_grey(image: Image, augment: Augment, draws: Draws) -> Image:
-    """Vary what a scan might have made of the same papyrus. float32 (z, y, x), in standard deviations of its volume.
+    """Vary the grey values as another scan of the same papyrus might.
 
-    The image is left as it is; where nothing is varied, it is what comes back. The optics come first, noise after all
-    that shapes the signal, and the cut-outs last.
+    In the order of a scanner: optics first, noise after all that shapes the signal; the cut-outs come last.
+
+    Args:
+        image: float32 (z, y, x), in standard deviations of its volume. It is not written to.
+        augment: which variations are on, and how strong.
+        draws: random numbers of the patch.
+
+    Returns:
+        The varied image; `image` itself where nothing is varied.
     """
-    image = _blur(image, augment, draws.of("blur"))
-    image = _low_resolution(image, augment, draws.of("low_resolution"))
-    image = _grey(image, augment, draws.of("grey"))
-    image = _gamma(image, augment, draws.of("gamma"))
-    image = _noise(image, augment, draws.of("noise"))
-    return _cut_outs(image, augment, draws.of("cut_outs"))
+    image = _blur(image, augment, draws.of(Stream.BLUR))
+    image = _low_resolution(image, augment, draws.of(Stream.LOW_RESOLUTION))
+    image = _grey(image, augment, draws.of(Stream.GREY))
+    image = _gamma(image, augment, draws.of(Stream.GAMMA))
+    image = _noise(image, augment, draws.of(Stream.NOISE))
+    return _cut_outs(image, augment, draws.of(Stream.CUT_OUTS))
 
 
 def _blur(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
@@ -145,9 +150,9 @@ def _grey(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
 
 
 def _gamma(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
-    """Bend the grey scale by a power of what lies between its ends, keeping mean and standard deviation.
+    """Raise the grey values, scaled to [0, 1], to a power; mean and standard deviation are kept.
 
-    As nnU-Net's gamma with `retain_stats` (Isensee et al. 2021), with an exponent whose logarithm is even about 0.
+    As nnU-Net's gamma with `retain_stats` (Isensee et al. 2021); the logarithm of the exponent is uniform around 0.
     """
     exponent = np.float32(math.exp(augment.gamma * rng.uniform(-1, 1)))
     low, high = image.min(), image.max()
@@ -169,7 +174,7 @@ def _noise(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
 
 
 def _cut_outs(image: Image, augment: Augment, rng: np.random.Generator) -> Image:
-    """Set one to three boxes, each up to a third as long as the patch on every axis, to the patch's mean."""
+    """Set one to three boxes to the patch's mean, each up to a third of the patch along every axis."""
     if rng.random() >= augment.cut_outs:
         return image
     image, mean = image.copy(), image.mean()

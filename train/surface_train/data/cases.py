@@ -1,4 +1,4 @@
-"""The cases of a competition folder: which volumes there are to learn from."""
+"""The cases of a competition folder: ids with their image, label and scroll."""
 
 import csv
 from collections.abc import Collection, Iterable
@@ -16,70 +16,101 @@ Label2 = Literal["ignored", "surface"]
 
 
 class CasesError(ValueError):
-    """A data folder without usable cases, or a case that is not usable."""
+    """A data folder without usable cases, or a case that cannot be used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    """A volume with its label and the scroll it was cut from.
-
-    repaired_in: the name of the folder whose label stands in for the competition's; empty where none does.
-    """
+    """A volume with its label and the scroll it was cut from."""
 
     name: str
+    """Its id."""
+
     scroll: str
+    """Id of the scroll."""
+
     image: Path
+    """TIFF of grey values."""
+
     label: Path
+    """TIFF of labels {0, 1, 2}."""
+
     repaired_in: str = ""
+    """Name of the folder that the label comes from instead of the competition's; empty where it does not."""
 
     def load(self, label_2: Label2 = "ignored") -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Read image and label, both uint8 (z, y, x). Raises VolumeError, and CasesError when they do not fit.
+        """Read image and label.
 
-        label_2: "ignored" leaves unlabelled voxels 2; "surface" gives them as 1, as the reference counted them.
+        Args:
+            label_2: "ignored" leaves unlabelled voxels 2; "surface" returns them as 1, as the reference counted them.
+
+        Returns:
+            Image and label, both uint8 (z, y, x).
+
+        Raises:
+            VolumeError: for a file that cannot be read.
+            CasesError: for a label that does not fit its image, or holds other values than 0, 1 and 2.
         """
         image, label = volume.read(self.image), volume.read(self.label)
         if image.shape != label.shape:
-            raise CasesError(f"{self.label}: found a label of {label.shape}, wanted {image.shape} as its image has")
+            raise CasesError(f"{self.label}: expected a label of {image.shape} as its image, got {label.shape}")
         if label.max() > UNLABELLED:
-            raise CasesError(f"{self.label}: found label {label.max()}, wanted 0, 1 and 2 only")
+            raise CasesError(f"{self.label}: expected labels 0, 1 and 2 only, got {label.max()}")
         if label_2 == "surface":
             label[label == UNLABELLED] = 1
         return image, label
 
 
 def read(data: Path, exclude: Collection[str] = (), labels_dir: str = "") -> tuple[list[Case], int]:
-    """Give the cases of `data`, in the order of train.csv, and how many of its rows lack image or label.
+    """Return the cases of a data folder, in the order of its train.csv, and the number of its rows without files.
 
-    Such rows are no error: the competition lists volumes that it has withdrawn. exclude: ids to leave out; they count
-    as neither. labels_dir: a folder, relative to `data` or absolute, whose {id}.tif stand in for the competition's
-    labels wherever there is one. Raises CasesError when the table cannot be read, no case is whole, the table has no
-    row for an id of `exclude`, or labels_dir is no folder or holds no case's label.
+    Rows without image or label are no error: the competition lists volumes that it has withdrawn.
+
+    Args:
+        data: the folder.
+        exclude: ids to leave out; they count as neither.
+        labels_dir: a folder, relative to `data` or absolute, whose {id}.tif replace the competition's labels wherever
+            there is one; or empty.
+
+    Raises:
+        CasesError: when the table cannot be read, no case is complete, the table has no row for an id of `exclude`, or
+            labels_dir is no folder or holds no case's label.
     """
     table = data / "train.csv"
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(row["id"], row["scroll_id"]) for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise CasesError(f"{table}: found no readable table ({error!r}), wanted columns id, scroll_id") from error
+    rows = _read_table(table)
     if unknown := sorted(set(exclude) - {name for name, _ in rows}):
-        raise CasesError(f"exclude: found {', '.join(unknown)}, wanted ids of {table} only")
+        raise CasesError(f"exclude: expected ids that {table} lists, got {', '.join(unknown)}")
+    images, labels = data / "train_images", data / "train_labels"
     listed = [
-        Case(name, scroll, data / "train_images" / f"{name}.tif", data / "train_labels" / f"{name}.tif")
+        Case(name=name, scroll=scroll, image=images / f"{name}.tif", label=labels / f"{name}.tif")
         for name, scroll in rows
         if name not in exclude
     ]
     if labels_dir:
         listed = _repaired(listed, data / labels_dir)
-    whole = [case for case in listed if case.image.is_file() and case.label.is_file()]
-    if not whole:
-        found = f"{len(listed)} rows{' that are not excluded' if exclude else ''} and no image with its label"
-        raise CasesError(f"{table}: found {found}, wanted at least one case")
-    return whole, len(listed) - len(whole)
+    complete = [case for case in listed if case.image.is_file() and case.label.is_file()]
+    if not complete:
+        got = f"none of {len(listed)} rows{' that are not excluded' if exclude else ''}"
+        raise CasesError(f"{table}: expected at least one row whose image and label are in {data}, got {got}")
+    return complete, len(listed) - len(complete)
+
+
+def _read_table(table: Path) -> list[tuple[str, str]]:
+    expected = "expected a table with the columns id and scroll_id"
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            return [(row["id"], row["scroll_id"]) for row in csv.DictReader(file)]
+    except FileNotFoundError as error:
+        raise CasesError(f"{table}: no such file; {expected}") from error
+    except KeyError as error:
+        raise CasesError(f"{table}: {expected}, got none named {error}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CasesError(f"{table}: {expected}, got {error}") from error
 
 
 def _repaired(listed: list[Case], folder: Path) -> list[Case]:
     if not folder.is_dir():
-        raise CasesError(f"labels_dir: found no folder {folder}, wanted one of repaired labels")
+        raise CasesError(f"labels_dir: no such folder {folder}; expected one of repaired labels")
     cases = [
         replace(case, label=label, repaired_in=folder.name)
         if (label := folder / f"{case.name}.tif").is_file()
@@ -87,13 +118,13 @@ def _repaired(listed: list[Case], folder: Path) -> list[Case]:
         for case in listed
     ]
     if cases == listed:
-        wanted = f"files as {listed[0].name}.tif" if listed else "a case that is not excluded"
-        raise CasesError(f"labels_dir: found no case's label in {folder}, wanted {wanted}")
+        expected = f"labels named as {listed[0].name}.tif" if listed else "a case that is not excluded"
+        raise CasesError(f"labels_dir: expected {expected}, got no case's label in {folder}")
     return cases
 
 
 def sizes_by_scroll(cases: Iterable[Case]) -> dict[str, int]:
-    """Count the cases of every scroll, largest first."""
+    """Return the number of cases of every scroll, largest first."""
     counts: dict[str, int] = {}
     for case in cases:
         counts[case.scroll] = counts.get(case.scroll, 0) + 1

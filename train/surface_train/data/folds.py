@@ -1,4 +1,4 @@
-"""Which cases a run learns from and which it is checked on."""
+"""Which cases a run trains on and which it is validated on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,50 +15,60 @@ class FoldError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """The two sides of a fold. With "all" there is nothing to check on: `validation` is empty."""
+    """The cases on the two sides of a fold."""
 
     training: tuple[Case, ...]
+    """Cases to train on."""
+
     validation: tuple[Case, ...]
+    """Cases to validate on; none for fold "all"."""
+
     fold: str = ALL
+    """Number of the validation fold, or "all"."""
 
     @property
     def digest(self) -> str:
-        """Give a sha256 of who is on which side, and of whose label was repaired, by the repair's folder's name."""
+        """Return a sha256 of which case is on which side, and of the folders that repaired labels come from."""
         sides = "\n".join(",".join(sorted(map(_entry, side))) for side in (self.training, self.validation))
         return hashlib.sha256(sides.encode()).hexdigest()
 
 
-def split(cases: Sequence[Case], fold: str, kind: str, count: int) -> Split:
-    """Split the cases for fold "0", "1", … or "all". The same cases give the same split, in whatever order they come.
+def split(cases: Sequence[Case], fold: str, *, kind: str, count: int) -> Split:
+    """Split the cases into those to train on and those to validate on. The order of the cases does not matter.
 
-    kind "scroll": whole scrolls are dealt out, the largest first, each to the smallest fold so far, so that no scroll
-    is on both sides. kind "case": cases are dealt out in turn, scroll by scroll, so that every fold has all scrolls.
-    Raises FoldError.
+    Args:
+        cases: all cases.
+        fold: the validation fold, "0", "1", …, or "all" to train on every case.
+        kind: "scroll" assigns whole scrolls, the largest first, each to the smallest fold so far, so that no scroll is
+            on both sides. "case" assigns cases in turn, scroll by scroll, so that every fold has all scrolls.
+        count: number of folds.
+
+    Raises:
+        FoldError: for a fold that does not exist, too few scrolls, or a side without cases.
     """
     ordered = sorted(cases, key=lambda case: case.name)
     if fold == ALL:
         return Split(tuple(ordered), ())
     if not fold.isdecimal() or int(fold) >= count:
-        raise FoldError(f'fold: found "{fold}", wanted 0 to {count - 1}, or {ALL}')
+        raise FoldError(f'fold: expected 0 to {count - 1}, or "{ALL}", got "{fold}"')
     fold_of = _deal(ordered, kind, count)
     inside = tuple(case for case in ordered if fold_of[case.name] == int(fold))
     outside = tuple(case for case in ordered if fold_of[case.name] != int(fold))
     if not inside or not outside:
-        raise FoldError(
-            f"fold {fold}: found {len(inside)} cases to check on and {len(outside)} to learn from, wanted both"
-        )
+        got = f"{len(outside)} for training and {len(inside)} for validation"
+        raise FoldError(f"fold {fold}: expected cases on both sides, got {got}")
     return Split(outside, inside, fold)
 
 
 def sizes(cases: Sequence[Case], kind: str, count: int) -> list[dict[str, int]]:
-    """Count the cases of every scroll in every fold, largest first. Raises FoldError as `split` does."""
+    """Return the cases of every scroll, largest first, in every fold. Raises FoldError as `split` does."""
     ordered = sorted(cases, key=lambda case: case.name)
     fold_of = _deal(ordered, kind, count)
     return [sizes_by_scroll(case for case in ordered if fold_of[case.name] == fold) for fold in range(count)]
 
 
 def described(cases: Sequence[Case], kind: str, count: int) -> str:
-    """Say in one line how large each fold is, of which scrolls, and how much of it all is of one scroll.
+    """Return one line on the size of each fold, its scrolls, and the share of the largest scroll.
 
     Raises FoldError as `split` does.
     """
@@ -82,7 +92,8 @@ def _deal(cases: Sequence[Case], kind: str, count: int) -> dict[str, int]:
 def _deal_scrolls(cases: Sequence[Case], count: int) -> dict[str, int]:
     scrolls = sizes_by_scroll(cases)
     if len(scrolls) < count:
-        raise FoldError(f'folds: found {len(scrolls)} scrolls for {count} folds, wanted fewer folds, or folds = "case"')
+        expected = f"at least {count} scrolls for fold_count = {count}"
+        raise FoldError(f'folds: expected {expected}, got {len(scrolls)}: lower fold_count, or set folds = "case"')
     filled, fold_of_scroll = [0] * count, {}
     for scroll, size in scrolls.items():
         smallest = filled.index(min(filled))

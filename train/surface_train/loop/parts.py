@@ -20,6 +20,7 @@ from surface_train.loop.step import Stepper
 from surface_train.loop.training import Training
 from surface_train.loop.validation import Validator
 from surface_train.loop.writing import RunWriter
+from surface_train.losses.terms import label_maps
 from surface_train.records.environment import origin
 from surface_train.records.run_folder import RunFolder
 from surface_train.settings import Settings
@@ -70,7 +71,8 @@ def assemble(
     torch.manual_seed(settings.seed)  # for the first weights; steps and patches draw from seeds of their own
     timings = Timings(thresholds=len(THRESHOLDS), batchnorm_steps=settings.average.batchnorm_steps)
     stepper = Stepper(_initial(settings, init), settings=settings, device=device, group=group)
-    sampler = Sampler(Store(split.training, settings), settings, rank=group.rank, ranks=group.size)
+    store, maps = Store(split.training, settings), label_maps(settings.loss)
+    sampler = Sampler(store, settings, maps=maps, rank=group.rank, ranks=group.size)
     parent = origin(init)
     progress = TrainingProgress(
         settings=settings.digest,

@@ -140,10 +140,8 @@ class Stepper:
         return self._moved(torch.from_numpy(batch.images))[:, None]
 
     def _truth(self, batch: Batch) -> Truth:
-        labels = self._moved(torch.from_numpy(batch.labels))
-        distances = None if batch.distances is None else self._moved(torch.from_numpy(batch.distances))
-        skeletons = None if batch.skeletons is None else self._moved(torch.from_numpy(batch.skeletons))
-        return Truth(labels, distances, skeletons, self.settings.loss.cldice_iterations)
+        maps = {name: self._moved(torch.from_numpy(array)) for name, array in batch.maps.items()}
+        return Truth(self._moved(torch.from_numpy(batch.labels)), maps)
 
     def _moved(self, tensor: Tensor) -> Tensor:
         if self.device.is_gpu:

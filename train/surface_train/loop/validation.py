@@ -16,12 +16,12 @@ from surface_train.data.patches import Batch, Sampler
 from surface_train.data.store import Store
 from surface_train.distributed import Group
 from surface_train.loop.budget import Timings
+from surface_train.losses.terms import label_maps
 from surface_train.settings import Augment, Settings
 
 log = logging.getLogger("surface_train")
 
 _LOSS_BATCHES = 4  # of the validation cases, on which the loss is measured: the same ones every time
-_UNVARIED = Augment(False, False, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Validator:
@@ -98,8 +98,8 @@ class Validator:
     def _unvaried(self) -> Sampler:
         """Patches of the cases, as they are."""
         # Whatever training counts unlabelled voxels as, the loss shown beside the score ignores them as the score does.
-        settings = replace(self._settings, augment=_UNVARIED, label_2="ignored")
-        return Sampler(Store(self.cases, settings), settings)
+        settings = replace(self._settings, augment=Augment.none(), label_2="ignored")
+        return Sampler(Store(self.cases, settings), settings, maps=label_maps(settings.loss))
 
     def _predict(self, network: nn.Module, cases: Sequence[Case]) -> Iterator[Predicted]:
         return validate.predict(network, cases, settings=self._settings, device=self._device, group=self._group)
