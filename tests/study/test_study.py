@@ -18,7 +18,7 @@ from surface_study.__main__ import DONE, FAILED, main
 from surface_study.page import BY_HAND, END_BY_HAND
 from surface_study.plan import QUICK, Arm
 from surface_study.work import Piece, WorkError
-from surface_train.records.record import Record
+from surface_train.records.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ARM = Arm("calibrated", "surface", 0)
@@ -30,7 +30,7 @@ def small(one_thread: None, with_small_networks: Callable, tmp_path_factory: pyt
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patched:
         with_small_networks(patched)
-        patched.setattr(Record, "show", lambda *_: None)  # curves take longer than the training
+        patched.setattr(RunFolder, "show", lambda *_: None)  # curves take longer than the training
         assert run(folder) == DONE
     return folder
 
@@ -39,7 +39,7 @@ def small(one_thread: None, with_small_networks: Callable, tmp_path_factory: pyt
 def again(small: Path, tmp_path: Path, with_small_networks: Callable, monkeypatch: Any) -> Path:
     """Copy the finished study, to be damaged."""
     with_small_networks(monkeypatch)
-    monkeypatch.setattr(Record, "show", lambda *_: None)
+    monkeypatch.setattr(RunFolder, "show", lambda *_: None)
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -128,7 +128,7 @@ def test_a_killed_training_is_resumed_and_gives_the_same(
 ) -> None:
     place = arm.folder(again / "work", ARM)
     shutil.rmtree(place)
-    saved = Record.log
+    saved = RunFolder.log
 
     def die(record: Any, row: Any) -> None:
         if row["epoch"] == 2:
@@ -136,7 +136,7 @@ def test_a_killed_training_is_resumed_and_gives_the_same(
         saved(record, row)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Record, "log", die)
+        patched.setattr(RunFolder, "log", die)
         with pytest.raises(KeyboardInterrupt):
             arm.train(again / "work", QUICK, ARM)
     assert not (place / arm.RESULT).exists()

@@ -68,7 +68,9 @@ class World:
 
     def request(self, out: Path, **changes: object) -> Request:
         chosen = settings.read(self.settings_file)
-        asked = Request(self.settings_file, chosen, self.data, "0", out, device="cpu")
+        asked = Request(
+            settings_file=self.settings_file, settings=chosen, data=self.data, fold="0", out=out, device="cpu"
+        )
         return replace(asked, **changes)  # type: ignore[arg-type]
 
 

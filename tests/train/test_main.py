@@ -27,15 +27,34 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 def test_a_run_is_asked_for_in_either_spelling(asked: list[Request], world: Any, settings_word, data_word) -> None:
     assert main(["fit", settings_word, str(world.settings_file), data_word, str(world.data), "--fold", "1"]) == 0
     chosen = settings.read(world.settings_file)
-    assert asked == [Request(world.settings_file, chosen, world.data, "1", Path("runs/tiny/fold_1"))]
+    assert asked == [
+        Request(
+            settings_file=world.settings_file,
+            settings=chosen,
+            data=world.data,
+            fold="1",
+            out=Path("runs/tiny/fold_1"),
+        )
+    ]
 
 
 def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--out", "o", "--init", "w", "--resume", "--device", "cuda:1", "--budget-s", "60"]
     assert main(["fit", "--settings", str(world.settings_file), "--data", "d", "--fold", "all", *words]) == 0
     chosen = settings.read(world.settings_file)
-    wanted = Request(world.settings_file, chosen, Path("d"), "all", Path("o"), Path("w"), True, "cuda:1", 60.0)
-    assert asked == [wanted]
+    assert asked == [
+        Request(
+            settings_file=world.settings_file,
+            settings=chosen,
+            data=Path("d"),
+            fold="all",
+            out=Path("o"),
+            init=Path("w"),
+            resume=True,
+            device="cuda:1",
+            budget_s=60.0,
+        )
+    ]
     assert capsys.readouterr().out == f"weights: {Path('o/weights.safetensors')}\n"
 
 
@@ -82,9 +101,7 @@ def test_a_phantom_is_written_where_it_is_wanted(
     assert main(["phantom", "--out", "o", "--volumes", "3", "--size", "64", "80", "96", "--seed", "5"]) == 0
     assert given == [{"out": Path("o"), "volumes": 3, "test_volumes": 2, "size_zyx": (64, 80, 96), "seed": 5}]
     said = capsys.readouterr().out
-    assert (
-        said == f"{Path('o/competition')}: 3 volumes to learn from, 5.3 % of their voxels surface, and 2 to predict\n"
-    )
+    assert said == f"{Path('o/competition')}: 3 training volumes, 5.3 % of their voxels surface, and 2 test volumes\n"
 
 
 @pytest.mark.parametrize("words", [[], ["train"], ["fit", "--fold", "0"], ["audit"]])

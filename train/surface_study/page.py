@@ -24,7 +24,7 @@ from surface_study.plan import (
 )
 from surface_study.table import OLD, OverSeeds
 from surface_study.verdicts import verdicts
-from surface_train.records.record import commit
+from surface_train.records.environment import commit
 
 NAME = "bias_study"
 COMMAND = "scripts/bias_study.sh"

@@ -16,9 +16,9 @@ log = logging.getLogger("surface_train")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; give the exit code."""
+    """Run a command line and return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
-    log.setLevel(logging.INFO)  # ours alone: libraries tell what they do at this level too
+    log.setLevel(logging.INFO)  # ours alone: libraries log at this level too
     parsed = _parser().parse_args(arguments)
     commands = {"phantom": phantom, "fit": fit, "audit": audit}
     try:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def phantom(arguments: argparse.Namespace) -> int:
-    """Make a competition-shaped data set: OUT/competition, and OUT/test_labels where the kernel cannot see them."""
+    """Generate a data set in the competition's layout: OUT/competition, and OUT/test_labels hidden from the kernel."""
     from surface_phantom import write_dataset
 
     size = tuple(arguments.size)
@@ -41,23 +41,31 @@ def phantom(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     log.info(
-        "%s: %d volumes to learn from, %.1f %% of their voxels surface, and %d to predict",
-        *(made.competition, len(made.train_ids), 100 * made.surface_share, len(made.test_ids)),
+        "%s: %d training volumes, %.1f %% of their voxels surface, and %d test volumes",
+        made.competition,
+        len(made.train_ids),
+        100 * made.surface_share,
+        len(made.test_ids),
     )
     return DONE
 
 
 def fit(arguments: argparse.Namespace) -> int:
-    """Train, average the weights, check them, and leave one weights file in OUT."""
+    """Train, average the weights, validate them, and write one weights file into OUT."""
     from surface_train import settings
     from surface_train.loop.fit import Request, forecast
     from surface_train.loop.fit import fit as train
 
-    chosen = settings.read(arguments.settings)
-    out = arguments.out or Path("runs") / arguments.settings.stem / f"fold_{arguments.fold}"
     request = Request(
-        *(arguments.settings, chosen, arguments.data, arguments.fold, out, arguments.init),
-        *(arguments.resume, arguments.device, arguments.budget_s),
+        settings_file=arguments.settings,
+        settings=settings.read(arguments.settings),
+        data=arguments.data,
+        fold=arguments.fold,
+        out=arguments.out or Path("runs") / arguments.settings.stem / f"fold_{arguments.fold}",
+        init=arguments.init,
+        resume=arguments.resume,
+        device=arguments.device,
+        budget_s=arguments.budget_s,
     )
     if arguments.estimate:
         log.info("%s", forecast(request))
@@ -67,54 +75,83 @@ def fit(arguments: argparse.Namespace) -> int:
 
 
 def audit(arguments: argparse.Namespace) -> int:
-    """Tell foreground share and spread of masks, probabilities or weights; exit 1 on a uniform prediction."""
-    from surface_train.checks.audit import audit as look
+    """Sanity-check masks, probabilities or weights; exit code 1 for a uniform prediction or a file that is not one."""
+    from surface_train.checks.audit import audit as check
 
     sound = True
     for path in arguments.paths:
         try:
-            found = look(path, arguments.data, arguments.device)
-        except (ValueError, RuntimeError, OSError) as error:  # the other files are looked at all the same
+            result = check(path, arguments.data, arguments.device)
+        except (ValueError, RuntimeError, OSError) as error:  # the other files are checked all the same
             log.error("error: %s", " ".join(str(error).split()))
             sound = False
         else:
-            log.info("%s", found.text)
-            sound = sound and found.sound
+            log.info("%s", result.text)
+            sound = sound and result.sound
     return DONE if sound else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="surface_train", description="Train a surface network and check it.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="phantom|fit|audit")
-    made = commands.add_parser("phantom", help="make a competition-shaped data set", description=phantom.__doc__)
-    made.add_argument("--out", type=Path, required=True, metavar="DIR")
-    made.add_argument("--volumes", type=int, default=8, metavar="N", help="for training (8)")
-    made.add_argument("--test-volumes", type=int, default=2, metavar="N", help="with hidden labels (2)")
-    made.add_argument("--size", type=int, nargs=3, default=(320, 320, 320), metavar=("Z", "Y", "X"))
-    made.add_argument("--seed", type=int, default=0, metavar="S")
-    fitted = commands.add_parser("fit", help="train", description=fit.__doc__)
-    fitted.add_argument("--settings", "--config", type=Path, required=True, metavar="FILE.toml")
-    fitted.add_argument("--data", "--data_dir", type=Path, required=True, metavar="DIR", help="holds train.csv")
-    fitted.add_argument("--fold", required=True, metavar="K|all", help="the fold to check on, or none")
-    fitted.add_argument("--out", type=Path, metavar="RUN", help="runs/<settings>/fold_<K> by default")
-    fitted.add_argument("--init", type=Path, metavar="WEIGHTS", help="start from these")
-    fitted.add_argument("--resume", action="store_true", help="go on with the run in OUT")
-    fitted.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N; a GPU where there is one")
-    fitted.add_argument(
+    _add_phantom(commands.add_parser("phantom", help="generate a data set of phantoms", description=phantom.__doc__))
+    _add_fit(commands.add_parser("fit", help="train", description=fit.__doc__))
+    _add_audit(commands.add_parser("audit", help="sanity-check predictions or weights", description=audit.__doc__))
+    return parser
+
+
+def _add_phantom(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument("--volumes", type=int, default=8, metavar="N", help="training volumes (8)")
+    parser.add_argument("--test-volumes", type=int, default=2, metavar="N", help="test volumes, labels hidden (2)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=3,
+        default=(320, 320, 320),
+        metavar=("Z", "Y", "X"),
+        help="shape of most volumes (320 320 320); every third is smaller or not a cube",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same data set (0)")
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--settings", "--config", type=Path, required=True, metavar="FILE.toml", help="settings of the run"
+    )
+    parser.add_argument(
+        "--data", "--data_dir", type=Path, required=True, metavar="DIR", help="the competition's folder, with train.csv"
+    )
+    parser.add_argument(
+        "--fold",
+        required=True,
+        metavar="K|all",
+        help="validation fold, 0 to one less than fold_count; or 'all' to train on every case without validation",
+    )
+    parser.add_argument("--out", type=Path, metavar="OUT", help="run folder (runs/<settings>/fold_<K>)")
+    parser.add_argument(
+        "--init", type=Path, metavar="WEIGHTS", help="initialise from a weights file of the same architecture"
+    )
+    parser.add_argument("--resume", action="store_true", help="resume the run in OUT")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N (default: a GPU if there is one, else CPU)")
+    parser.add_argument(
         "--budget-s",
         type=float,
         default=float("inf"),
         metavar="S",
-        help="save, check and stop within S seconds",
+        help="time limit: save, validate and exit within S seconds; --resume continues",
     )
-    fitted.add_argument("--estimate", action="store_true", help="only measure a few steps: time and memory")
-    audited = commands.add_parser("audit", help="look for a uniform prediction", description=audit.__doc__)
-    audited.add_argument("paths", type=Path, nargs="+", metavar="PATH")
-    audited.add_argument(
-        "--data", type=Path, metavar="D", help="weights predict volumes of this folder, or this volume"
+    parser.add_argument(
+        "--estimate", action="store_true", help="run a few steps and print expected time and memory; write nothing"
     )
-    audited.add_argument("--device", metavar="D", help="for --data: cpu, cuda or cuda:N")
-    return parser
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=".tif, .npy or .safetensors")
+    parser.add_argument(
+        "--data", type=Path, metavar="D", help="also run the weights on up to two volumes from here (folder or .tif)"
+    )
+    parser.add_argument("--device", metavar="D", help="for --data: cpu, cuda or cuda:N")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,12 @@ def test_a_mask_is_judged_by_its_share(tmp_path: Path, share: float, sound: bool
     assert found.sound is sound
     deviation = (share * (1 - share)) ** 0.5
     moments = f"max {int(share > 0)}, mean {share:.3f}, std {deviation:.3f}"
-    assert f"{moments}, foreground {shown}: {'sound' if sound else 'UNIFORM: found ' + shown}" in found.text
+    verdict = (
+        "sound"
+        if sound
+        else f"UNIFORM: expected at {'least 0.1%' if share < 0.5 else 'most 95%'} foreground, got {shown}"
+    )
+    assert found.text.endswith(f"{moments}, foreground {shown}: {verdict}")
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.uint16])
@@ -87,7 +92,9 @@ def test_a_label_without_surface_or_without_anything_else_is_uniform(tmp_path: P
     write_lzw(tmp_path / "l.tif", label)
     found = audit(tmp_path / "l.tif")
     assert not found.sound
-    assert f"among the labelled {inside:.2%}: UNIFORM: found {inside:.2%} foreground" in found.text
+    limit = "most 95%" if inside else "least 0.1%"
+    verdict = f"UNIFORM: expected at {limit} foreground, got {inside:.2%}"
+    assert found.text.endswith(f"among the labelled {inside:.2%}: {verdict}")
     write_lzw(tmp_path / "l.tif", np.full((2, 2, 2), 2, np.uint8))
     assert "among the labelled 0.00%: UNIFORM" in audit(tmp_path / "l.tif").text
 
@@ -101,7 +108,7 @@ def test_values_that_no_mask_has_are_named(tmp_path: Path, values: list[int], na
     found = audit(tmp_path / "m.tif")
     assert not found.sound
     assert f"max {max(values)}, " in found.text
-    assert found.text.endswith(f"NO MASK: found values {named} beside 0 and 1, wanted none")
+    assert found.text.endswith(f"NO MASK: expected only values 0 and 1, got {named}")
 
 
 def test_probabilities_are_judged_by_share_and_spread(tmp_path: Path) -> None:
@@ -117,7 +124,7 @@ def test_probabilities_are_judged_by_share_and_spread(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", np.where(varied > 0.5, 0.51, 0.49).astype(np.float32))
     found = audit(tmp_path / "flat.npy")
     assert not found.sound
-    assert "UNIFORM: found variance 0.0001, wanted at least 0.001" in found.text
+    assert "UNIFORM: expected a variance of at least 0.001, got 0.0001" in found.text
 
 
 def test_probabilities_that_went_through_a_sigmoid_twice_are_found_out(tmp_path: Path) -> None:
@@ -130,24 +137,24 @@ def test_probabilities_that_went_through_a_sigmoid_twice_are_found_out(tmp_path:
     for name, values in (("once", once), ("twice", twice), ("stitched", stitched)):
         np.save(tmp_path / f"{name}.npy", values)
     assert audit(tmp_path / "once.npy").sound
-    for name, words in (("twice", "0.5 or more: an"), ("stitched", "0.5 or more, but for zeros: an")):
+    for name, words in (("twice", "0.5 or more: was an"), ("stitched", "0.5 or more, zeros aside: was an")):
         found = audit(tmp_path / f"{name}.npy")
         assert not found.sound
-        assert f"FLOORED: every probability is {words} activation was applied twice?" in found.text
+        assert f"FLOORED: every probability is {words} activation applied twice?" in found.text
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.full((2, 2, 2), np.nan, np.float32), "found values from nan to nan, wanted probabilities from 0 to 1"),
-        (np.array([[[0.5, np.nan]]], np.float32), "found values from nan to nan, wanted probabilities from 0 to 1"),
-        (np.array([[[0.5, np.inf]]], np.float32), "found values from 0.5 to inf, wanted probabilities from 0 to 1"),
-        (np.zeros((2, 2), np.float32), r"found float32 \(2, 2\), wanted probabilities or a mask, \(z, y, x\)"),
-        (np.zeros((0, 2, 2), np.float32), r"found float32 \(0, 2, 2\), wanted probabilities or a mask"),
-        (np.zeros((2, 2, 2), complex), "found complex128"),
-        (np.full((2, 2, 2), -1), "found values from -1 to -1, wanted a mask of 0 and 1"),
-        (np.full((2, 2, 2), 256), "found values from 256 to 256, wanted a mask of 0 and 1"),
-        (np.linspace(-3, 3, 8).reshape(2, 2, 2), "found values from -3 to 3, wanted probabilities from 0 to 1"),
+        (np.full((2, 2, 2), np.nan, np.float32), "expected probabilities from 0 to 1, got values from nan to nan"),
+        (np.array([[[0.5, np.nan]]], np.float32), "expected probabilities from 0 to 1, got values from nan to nan"),
+        (np.array([[[0.5, np.inf]]], np.float32), "expected probabilities from 0 to 1, got values from 0.5 to inf"),
+        (np.zeros((2, 2), np.float32), r"expected probabilities or a mask, \(z, y, x\), got float32 \(2, 2\)"),
+        (np.zeros((0, 2, 2), np.float32), r"expected probabilities or a mask, \(z, y, x\), got float32 \(0, 2, 2\)"),
+        (np.zeros((2, 2, 2), complex), "got complex128"),
+        (np.full((2, 2, 2), -1), "expected a mask of 0 and 1, got values from -1 to -1"),
+        (np.full((2, 2, 2), 256), "expected a mask of 0 and 1, got values from 256 to 256"),
+        (np.linspace(-3, 3, 8).reshape(2, 2, 2), "expected probabilities from 0 to 1, got values from -3 to 3"),
     ],
 )
 def test_what_is_no_probability_is_refused(tmp_path: Path, content: np.ndarray, message: str) -> None:
@@ -159,7 +166,7 @@ def test_what_is_no_probability_is_refused(tmp_path: Path, content: np.ndarray, 
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(
-        ValueError, match=r"p\.npy: found no array \(.*Python objects.*\), wanted probabilities or a mask"
+        ValueError, match=r"p\.npy: expected probabilities or a mask, .*got no readable array: .*Python objects"
     ):
         audit(tmp_path / "p.npy")
 
@@ -169,7 +176,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
     np.save(tmp_path / "p.npy", np.zeros((4, 5, 6), np.float32))
     content = (tmp_path / "p.npy").read_bytes()
     (tmp_path / "p.npy").write_bytes(content[:kept])
-    with pytest.raises(ValueError, match=r"p\.npy: found no array"):
+    with pytest.raises(ValueError, match=r"p\.npy: expected .*, got no readable array"):
         audit(tmp_path / "p.npy")
 
 
@@ -191,7 +198,7 @@ def test_weights_tell_what_they_are_line_by_line(tmp_path: Path) -> None:
         "  epoch: 4",
         "  fold: all",
         "  validation: dice 0.5, score 0.25",
-        "  every number is finite",
+        "  all values are finite",
         f"{path}: sound",
     ]
 
@@ -232,8 +239,8 @@ def test_weights_are_judged_by_what_they_predict(tmp_path: Path, world: Any, mon
     found = audit(path, world.data, "cpu")
     assert found.sound
     first, second = found.text.splitlines()[-3:-1]
-    assert first.startswith(f"  {world.data / 'train_images' / '11.tif'}: fed mean 0.00, std 1.00; probabilities: ")
-    assert second.startswith(f"  {world.data / 'train_images' / '21.tif'}: fed mean ")
+    assert first.startswith(f"  {world.data / 'train_images' / '11.tif'}: input mean 0.00, std 1.00; probabilities: ")
+    assert second.startswith(f"  {world.data / 'train_images' / '21.tif'}: input mean ")
 
     image, label = (volume.read(world.data / f"train_{kind}" / "11.tif") for kind in ("images", "labels"))
     fed = (image - image.mean()) / image.std()
@@ -249,11 +256,11 @@ def test_weights_are_judged_by_what_they_predict(tmp_path: Path, world: Any, mon
 @pytest.mark.parametrize(
     ("weight", "bias", "activated", "fault"),
     [
-        (0.0, 3.0, False, "FLOORED: every probability is 0.5 or more: an activation was applied twice?"),
-        (0.0, -3.0, False, "UNIFORM: found 0.00% foreground, wanted at least 0.1%"),
-        (0.01, 0.0, False, "UNIFORM: found variance "),
-        (3.0, -2.0, True, "FLOORED: every probability is 0.5 or more: an activation was applied twice?"),
-        (1e38, 0.0, False, "BROKEN: found logits that are not finite"),
+        (0.0, 3.0, False, "FLOORED: every probability is 0.5 or more: was an activation applied twice?"),
+        (0.0, -3.0, False, "UNIFORM: expected at least 0.1% foreground, got 0.00%"),
+        (0.01, 0.0, False, "UNIFORM: expected a variance of at least 0.001, got "),
+        (3.0, -2.0, True, "FLOORED: every probability is 0.5 or more: was an activation applied twice?"),
+        (1e38, 0.0, False, "BROKEN: the logits of the tile at (0, 0, 0) are not finite"),
     ],
 )
 def test_a_network_that_is_dead_is_found_out(
@@ -268,15 +275,15 @@ def test_a_network_that_is_dead_is_found_out(
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_what_is_fed_is_told_of_the_scanned_voxels_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_input_is_described_over_the_scanned_voxels_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.zeros((32, 32, 32), np.uint8)
     image[:4], image[4:8] = 100, 120  # one standard deviation below and above the mean of what is not 0
     write_lzw(tmp_path / "1.tif", image)
     path = trained(tmp_path / "w.safetensors", monkeypatch, 3.0, -2.0)
-    assert "1.tif: fed mean 0.00, std 1.00; " in audit(path, tmp_path, "cpu").text
+    assert "1.tif: input mean 0.00, std 1.00; " in audit(path, tmp_path, "cpu").text
     image[:8] = 100
     write_lzw(tmp_path / "1.tif", image)
-    assert "1.tif: fed mean 0.00, std 0.00; " in audit(path, tmp_path, "cpu").text
+    assert "1.tif: input mean 0.00, std 0.00; " in audit(path, tmp_path, "cpu").text
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -297,7 +304,9 @@ def test_without_labels_all_voxels_count(
 def test_a_folder_without_volumes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = trained(tmp_path / "w.safetensors", monkeypatch, 1.0, 0.0)
     for data in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ValueError, match=r"found no \.tif, wanted a volume or a folder with some"):
+        with pytest.raises(
+            ValueError, match=r"expected a \.tif, a folder of them, or one with train_images; got no \.tif"
+        ):
             audit(path, data, "cpu")
 
 
@@ -309,7 +318,7 @@ def test_a_label_that_is_none_of_the_volume_is_refused(
     path = trained(tmp_path / "w.safetensors", monkeypatch, 1.0, 0.0)
     for wrong in (label[:-1], label + 1):
         case = write_case(tmp_path, "5", "100", image, wrong)
-        with pytest.raises(ValueError, match=r"5\.tif: found a label of .*, wanted \(32, 40, 36\) with 0, 1 and 2"):
+        with pytest.raises(ValueError, match=r"5\.tif: expected a label of \(32, 40, 36\) with 0, 1 and 2, got \("):
             audit(path, case.image, "cpu")
 
 
@@ -317,7 +326,7 @@ def test_a_label_that_is_none_of_the_volume_is_refused(
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"found \.pth, wanted \.tif, \.npy or \.safetensors"):
+    with pytest.raises(ValueError, match=r"expected a \.tif, \.npy or \.safetensors file, got \.pth"):
         audit(tmp_path / "model.pth")
     (tmp_path / "w.safetensors").write_bytes(b"no")
     with pytest.raises(WeightsError):
@@ -330,7 +339,7 @@ def test_the_commands_exit_code_is_the_verdict(tmp_path: Path, capsys: pytest.Ca
     assert main(["audit", str(bad), str(good)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.rpartition(": ")[2] for line in lines] == [
-        *("sound", "found 99.88% foreground, wanted at most 95%", "sound")
+        *("sound", "expected at most 95% foreground, got 99.88%", "sound")
     ]
     assert main(["audit", str(tmp_path / "none.tif")]) == 1
     assert capsys.readouterr().out.startswith(f"error: {tmp_path / 'none.tif'}: no such file")

@@ -8,89 +8,83 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surface_train.__main__ import _parser
-from surface_train.checks.sentinel import Collapse, Spread, Watch, passed
+from surface_train.checks.sentinel import SeenProbabilities, violation, watch
 from surface_train.settings import Sentinel
 
 SOUND = (0.06, 0.05, 0.04)  # foreground, truth, variance
 LIMITS = Sentinel()
 
 
+def watched(
+    strikes: int, foreground: float, truth: float, variance: float, limits: Sentinel = LIMITS
+) -> tuple[int, str]:
+    return watch(limits, strikes, foreground=foreground, truth=truth, variance=variance)
+
+
 @pytest.mark.parametrize(
-    ("foreground", "variance", "odd"),
+    ("foreground", "variance", "fault"),
     [
         (0.95, 0.001, ""),
         (0.001, 0.001, ""),
-        (0.9988, 0.001, "99.88% foreground, wanted at most 95%"),
-        (0.9501, 0.0, "95.01% foreground, wanted at most 95%"),
-        (0.0009, 0.2, "0.09% foreground, wanted at least 0.1%"),
-        (0.0, 0.0, "0.00% foreground, wanted at least 0.1%"),
-        (0.5, 0.0009, "variance 0.0009, wanted at least 0.001"),
-        (0.5, 0.0, "variance 0, wanted at least 0.001"),
+        (0.9988, 0.001, "expected at most 95% foreground, got 99.88%"),
+        (0.9501, 0.0, "expected at most 95% foreground, got 95.01%"),
+        (0.0009, 0.2, "expected at least 0.1% foreground, got 0.09%"),
+        (0.0, 0.0, "expected at least 0.1% foreground, got 0.00%"),
+        (0.5, 0.0009, "expected a variance of at least 0.001, got 0.0009"),
+        (0.5, 0.0, "expected a variance of at least 0.001, got 0"),
         (0.5, None, ""),
-        (math.nan, 0.2, "nan% foreground, wanted at most 95%"),
-        (0.5, math.nan, "variance nan, wanted at least 0.001"),
+        (math.nan, 0.2, "expected at most 95% foreground, got nan%"),
+        (0.5, math.nan, "expected a variance of at least 0.001, got nan"),
     ],
 )
-def test_a_prediction_passes_a_limit_and_it_is_said_which(foreground: float, variance: float | None, odd: str) -> None:
-    assert passed(LIMITS, foreground, variance) == odd
+def test_the_limit_that_a_prediction_violates_is_named(foreground: float, variance: float | None, fault: str) -> None:
+    assert violation(LIMITS, foreground, variance) == fault
 
 
 def test_the_limits_are_those_of_the_settings() -> None:
-    assert passed(Sentinel(least_foreground=0.2), 0.1) == "10.00% foreground, wanted at least 20%"
-    assert passed(Sentinel(most_foreground=0.05), 0.1) == "10.00% foreground, wanted at most 5%"
-    assert not passed(Sentinel(least_variance=0), 0.1, 0.0)
+    assert violation(Sentinel(least_foreground=0.2), 0.1) == "expected at least 20% foreground, got 10.00%"
+    assert violation(Sentinel(most_foreground=0.05), 0.1) == "expected at most 5% foreground, got 10.00%"
+    assert not violation(Sentinel(least_variance=0), 0.1, 0.0)
 
 
 def test_the_fifth_strike_in_a_row_stops_the_run() -> None:
-    watch = Watch(LIMITS)
-    for wanted in (1, 2, 3, 4):
-        watch.see(0.9988, 0.053, 0.02)
-        assert watch.strikes == wanted
-    with pytest.raises(Collapse):
-        watch.see(0.9988, 0.053, 0.02)
-    assert watch.strikes == 5
+    strikes = 0
+    for expected in (1, 2, 3, 4):
+        strikes, collapse = watched(strikes, 0.9988, 0.053, 0.02)
+        assert (strikes, collapse) == (expected, "")
+    strikes, collapse = watched(strikes, 0.9988, 0.053, 0.02)
+    assert strikes == 5
+    assert "5 consecutive validations" in collapse
 
 
 def test_a_sound_validation_starts_the_count_again() -> None:
-    watch = Watch(LIMITS)
+    strikes = 0
     for odd in ((1.0, 0.05, 0.2), (0.0, 0.05, 0.2), (0.3, 0.05, 0.0), (math.nan, 0.05, math.nan)):
-        watch.see(*odd)  # whichever limit it is, they count together
-    assert watch.strikes == 4
-    watch.see(*SOUND)
-    assert watch.strikes == 0
-    for _ in range(4):
-        watch.see(1.0, 0.05, 0.2)
-
-
-def test_a_resumed_run_goes_on_counting() -> None:
-    with pytest.raises(Collapse, match="5 validations in a row"):
-        Watch(LIMITS, strikes=4).see(1.0, 0.05, 0.2)
-    watch = Watch(LIMITS, strikes=4)
-    watch.see(*SOUND)
-    assert watch.strikes == 0
+        strikes, collapse = watched(strikes, *odd)  # whichever limit it is, they count together
+        assert collapse == ""
+    assert strikes == 4
+    assert watched(strikes, *SOUND) == (0, "")
+    assert watched(0, 1.0, 0.05, 0.2) == (1, "")
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 6))
 def test_it_stops_exactly_where_so_many_in_a_row_are_odd(odd: list[bool], most: int) -> None:
-    wanted = "".join("x" if it else "." for it in odd).find("x" * most)
-    watch = Watch(Sentinel(validations=most))
-    stopped = -1
+    expected = "".join("x" if it else "." for it in odd).find("x" * most)
+    strikes, stopped = 0, -1
     for index, it in enumerate(odd):
-        try:
-            watch.see(*((0.0, 0.05, 0.0) if it else SOUND))
-        except Collapse:
+        strikes, collapse = watched(strikes, *((0.0, 0.05, 0.0) if it else SOUND), limits=Sentinel(validations=most))
+        if collapse:
             stopped = index - most + 1
             break
-    assert stopped == wanted
+    assert stopped == expected
 
 
 def test_the_message_has_the_number_the_causes_in_order_and_a_check_for_each() -> None:
-    with pytest.raises(Collapse) as caught:
-        Watch(Sentinel(validations=1)).see(0.9988, 0.053, 0.0204)
-    lines = str(caught.value).splitlines()
+    _, collapse = watched(0, 0.9988, 0.053, 0.0204, limits=Sentinel(validations=1))
+    lines = collapse.splitlines()
     assert lines[0] == (
-        "the prediction collapsed: found 99.88% foreground, wanted at most 95%, after 1 validation past a limit; "
-        "the last one: foreground 99.88%, truth 5.30%, variance of the probabilities 0.02."
+        "the prediction collapsed: expected at most 95% foreground, got 99.88%; past a limit in 1 validation, "
+        "the last one with foreground 99.88%, truth 5.30%, variance of the probabilities 0.02."
     )
     causes = [line.partition(": ")[0] for line in lines[2:6]]
     assert causes == [
@@ -100,22 +94,21 @@ def test_the_message_has_the_number_the_causes_in_order_and_a_check_for_each() -
         "4. the loss",
     ]
     assert all("python -m surface_train " in line for line in lines[2:6])
-    assert "\n\n" not in str(caught.value)  # it reads on when its lines are joined
+    assert "\n\n" not in collapse  # it reads on when its lines are joined
 
 
 def test_every_check_is_a_command_that_there_is() -> None:
-    with pytest.raises(Collapse) as caught:
-        Watch(Sentinel(validations=1)).see(1.0, 0.05, 0.0)
+    _, collapse = watched(0, 1.0, 0.05, 0.0, limits=Sentinel(validations=1))
     commands = re.findall(
-        r"python -m surface_train ((?:audit|fit)(?: (?:--?\w+|\S*[A-Z]\S*?))+?)(?=,| [a-z])", str(caught.value)
+        r"python -m surface_train ((?:audit|fit)(?: (?:--?\w+|\S*[A-Z]\S*?))+?)(?=,| [a-z])", collapse
     )
     assert len(commands) == 4
     for command in commands:
         assert isinstance(_parser().parse_args(command.split()), argparse.Namespace)
 
 
-def spread_of(*parts: np.ndarray, threshold: float = 0.5) -> Spread:
-    made = Spread(threshold, LIMITS)
+def seen_in(*parts: np.ndarray, threshold: float = 0.5) -> SeenProbabilities:
+    made = SeenProbabilities(threshold, LIMITS)
     for part in parts:
         made.add(part)
     return made
@@ -124,7 +117,7 @@ def spread_of(*parts: np.ndarray, threshold: float = 0.5) -> Spread:
 def test_probabilities_added_in_slabs_are_those_of_the_whole() -> None:
     values = np.random.default_rng(0).random((6, 5, 4)).astype(np.float32)
     values[0, 0, :2] = 0
-    made = spread_of(values[:1], values[1:1], values[1:5], values[5:], threshold=0.3)
+    made = seen_in(values[:1], values[1:1], values[1:5], values[5:], threshold=0.3)
     assert made.count == values.size
     assert made.foreground == np.mean(values > 0.3)
     assert made.variance == pytest.approx(values.astype(np.float64).var(), rel=1e-9)
@@ -138,25 +131,25 @@ def test_probabilities_added_in_slabs_are_those_of_the_whole() -> None:
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ([0.0, 0.0], "UNIFORM: found 0.00% foreground, wanted at least 0.1%"),
-        ([0.3, 0.3], "UNIFORM: found 0.00% foreground, wanted at least 0.1%"),
-        ([0.51, 0.49], "UNIFORM: found variance 0.0001, wanted at least 0.001"),
-        ([0.5, 0.73], "FLOORED: every probability is 0.5 or more: an activation"),
-        ([0.5, 0.99], "FLOORED: every probability is 0.5 or more: an activation"),
-        ([0.0, 0.5, 0.731], "FLOORED: every probability is 0.5 or more, but for zeros: an activation"),
+        ([0.0, 0.0], "UNIFORM: expected at least 0.1% foreground, got 0.00%"),
+        ([0.3, 0.3], "UNIFORM: expected at least 0.1% foreground, got 0.00%"),
+        ([0.51, 0.49], "UNIFORM: expected a variance of at least 0.001, got 0.0001"),
+        ([0.5, 0.73], "FLOORED: every probability is 0.5 or more: was an activation"),
+        ([0.5, 0.99], "FLOORED: every probability is 0.5 or more: was an activation"),
+        ([0.0, 0.5, 0.731], "FLOORED: every probability is 0.5 or more, zeros aside: was an activation"),
         ([0.0, 1.0], ""),  # a network sure of itself, or a mask in float
         ([0.0, 0.6, 0.9], ""),
         ([0.01, 0.5, 0.73], ""),
     ],
 )
-def test_a_spread_tells_its_fault(values: list[float], fault: str) -> None:
-    found = spread_of(np.array(values, np.float32)).fault
+def test_the_fault_of_probabilities_is_named(values: list[float], fault: str) -> None:
+    found = seen_in(np.array(values, np.float32)).fault
     assert found.startswith(fault)
     assert bool(found) is bool(fault)
 
 
 def test_nothing_at_all_is_no_sound_prediction() -> None:
-    assert spread_of(np.zeros(0, np.float32)).fault.startswith("EMPTY")
+    assert seen_in(np.zeros(0, np.float32)).fault.startswith("EMPTY")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -164,5 +157,5 @@ def test_a_sigmoid_of_a_sigmoid_is_found_in_any_precision(dtype: type) -> None:
     logits = np.random.default_rng(0).normal(-2, 6, 10_000)
     once = 1 / (1 + np.exp(-logits))
     twice = 1 / (1 + np.exp(-once))
-    assert spread_of(once.astype(dtype)).fault == ""
-    assert spread_of(twice.astype(dtype)).fault.startswith("FLOORED")
+    assert seen_in(once.astype(dtype)).fault == ""
+    assert seen_in(twice.astype(dtype)).fault.startswith("FLOORED")

@@ -32,7 +32,14 @@ def predicted(label: np.ndarray, probability: np.ndarray, name: str = "1") -> Pr
     nats = -(of * np.log(of) + (1 - of) * np.log1p(-of)) if of.size else np.zeros(1)
     case = Case(name=name, scroll="5", image=Path(), label=Path())
     variance = float(of.var()) if of.size else 0.0
-    return Predicted(case, np.zeros(label.shape, np.uint8), label, levels, variance, float(nats.mean()))
+    return Predicted(
+        case=case,
+        image=np.zeros(label.shape, np.uint8),
+        label=label,
+        levels=levels,
+        variance=variance,
+        entropy=float(nats.mean()),
+    )
 
 
 def dice(label: np.ndarray, mask: np.ndarray) -> float:
@@ -151,7 +158,7 @@ def test_a_network_that_changes_nothing_gives_the_kernels_input_back(
     image, label = make_sheet(0, (36, 40, 20))
     case = write_case(tmp_path, "1", "5", image, label)
     network = Same().train()
-    (found,) = validate.predict(network, [case], RUN, CPU, Group())
+    (found,) = validate.predict(network, [case], settings=RUN, device=CPU, group=Group())
     np.testing.assert_array_equal(found.image, image)
     np.testing.assert_array_equal(found.label, label)
     fed = RUN.intensity.table(image)[image]
@@ -172,7 +179,7 @@ def test_logits_that_are_no_numbers_are_refused(tmp_path: Path, write_case: Call
     network = nn.Conv3d(1, 1, 1)
     nn.init.constant_(network.weight, float("nan"))
     with pytest.raises(PredictionError, match="not finite"):
-        list(validate.predict(network, [case], RUN, CPU, Group()))
+        list(validate.predict(network, [case], settings=RUN, device=CPU, group=Group()))
 
 
 def test_a_label_of_another_shape_is_refused_before_the_network_runs(
@@ -182,11 +189,14 @@ def test_a_label_of_another_shape_is_refused_before_the_network_runs(
     case = write_case(tmp_path, "1", "5", image, label[:-1])
     network = Same()
     with pytest.raises(CasesError, match="expected a label of"):
-        list(validate.predict(network, [case], RUN, CPU, Group()))
+        list(validate.predict(network, [case], settings=RUN, device=CPU, group=Group()))
     assert not network.modes
 
 
 def test_processes_share_the_cases_out(tmp_path: Path, write_case: Callable, make_sheet: Callable) -> None:
     cases = [write_case(tmp_path, str(number), "5", *make_sheet(number)) for number in range(3)]
-    seen = [[row.case.name for row in validate.predict(Same(), cases, RUN, CPU, Group(rank, 2))] for rank in range(2)]
+    shares = [
+        validate.predict(Same(), cases, settings=RUN, device=CPU, group=Group(rank=rank, size=2)) for rank in range(2)
+    ]
+    seen = [[row.case.name for row in share] for share in shares]
     assert seen == [["0", "2"], ["1"]]

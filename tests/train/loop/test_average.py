@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from surface_kernel.networks.device import Device
-from surface_train.loop.average import Average, recompute_batchnorm
+from surface_train.loop.average import WeightAverage, recompute_batchnorm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
@@ -20,7 +20,7 @@ def states(count: int) -> list[dict[str, Tensor]]:
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_it_is_the_mean_of_the_states(count: int) -> None:
-    average = Average()
+    average = WeightAverage()
     for state in states(count):
         average.add(state)
     wanted = np.mean([state["weight"].numpy().astype(np.float64) for state in states(count)], axis=0)
@@ -31,12 +31,12 @@ def test_it_is_the_mean_of_the_states(count: int) -> None:
 
 
 def test_a_mean_that_was_put_away_goes_on() -> None:
-    whole, half = Average(), Average()
+    whole, half = WeightAverage(), WeightAverage()
     for state in states(4):
         whole.add(state)
     for state in states(4)[:2]:
         half.add(state)
-    half = Average(None, {name: tensor.clone() for name, tensor in half.mean.items()}, half.count)
+    half = WeightAverage(None, mean={name: tensor.clone() for name, tensor in half.mean.items()}, count=half.count)
     for state in states(4)[2:]:
         half.add(state)
     assert half.count == 4
@@ -44,7 +44,7 @@ def test_a_mean_that_was_put_away_goes_on() -> None:
 
 
 def test_an_exponential_mean_follows_its_formula() -> None:
-    average, wanted = Average(decay=0.75), None
+    average, wanted = WeightAverage(decay=0.75), None
     for count, state in enumerate(states(9), start=1):
         average.add(state)
         share = max(1 / count, 0.25)  # up to the fourth state a plain mean
@@ -58,7 +58,7 @@ def test_an_exponential_mean_follows_its_formula() -> None:
 
 
 def test_it_keeps_nothing_of_a_network_that_goes_on_learning() -> None:
-    network, average = nn.Linear(2, 1), Average()
+    network, average = nn.Linear(2, 1), WeightAverage()
     average.add(network.state_dict())
     before = average.mean["weight"].clone()
     with torch.no_grad():

@@ -31,13 +31,14 @@ from surface_train.checks import validate
 from surface_train.checks.sentinel import Collapse
 from surface_train.data import cases, folds
 from surface_train.distributed import Group
-from surface_train.loop import budget, finish, step
-from surface_train.loop import run as training
+from surface_train.loop import budget, epoch, state, step
 from surface_train.loop.fit import Request, fit, forecast
 from surface_train.loop.state import StateError
+from surface_train.loop.validation import Validator
 from surface_train.losses import loss
 from surface_train.losses.terms import TERMS
-from surface_train.records.record import Record, RecordError, commit
+from surface_train.records.environment import commit
+from surface_train.records.run_folder import RunFolder, RunFolderError
 from surface_train.settings import Average, Optimiser, Sentinel, Settings, Validation
 
 ROOT = Path(__file__).parents[3]
@@ -62,11 +63,11 @@ def small_networks(request: pytest.FixtureRequest, with_small_networks: Callable
 
 def undrawn(patched: pytest.MonkeyPatch) -> None:
     """Leave pictures and curves out: drawing one takes longer than the training."""
-    patched.setattr(Record, "picture", name_picture)
-    patched.setattr(Record, "show", lambda run, row, loss, picture: None)
+    patched.setattr(RunFolder, "picture", name_picture)
+    patched.setattr(RunFolder, "show", lambda run, row, loss, picture: None)
 
 
-def name_picture(run: Record, predicted: object, threshold: float, name: str) -> None:
+def name_picture(run: RunFolder, predicted: object, threshold: float, name: str) -> None:
     (run.folder / f"{name}.png").touch()
 
 
@@ -134,7 +135,7 @@ def test_a_run_leaves_its_evidence(whole: Run, world: Any) -> None:
 
 def test_the_log_has_a_line_an_epoch_and_validations_where_they_are_due(whole: Run) -> None:
     found = rows(whole.folder)
-    validated = ["loss", *(field.name for field in fields(validate.Checked))]
+    validated = ["loss", *(field.name for field in fields(validate.Validated))]
     assert list(found[0]) == [
         *("epoch", "seconds", "learning_rate", "loss"),
         *TERMS,
@@ -151,7 +152,7 @@ def test_the_log_has_a_line_an_epoch_and_validations_where_they_are_due(whole: R
 
 
 def test_it_says_the_guides_line_with_every_term_in_order(whole: Run) -> None:
-    assert "1 rows of train.csv have no image or no label and are left out" in whole.said
+    assert "1 rows of train.csv skipped: image or label missing" in whole.said
     assert "training: 2 cases (scroll 200: 2)" in whole.said
     assert "validation: 2 cases (scroll 100: 2)" in whole.said
     assert any(line.startswith("fold 0: 2 (100 ×2); fold 1: 2 (200 ×2); scroll 100") for line in whole.said)
@@ -164,8 +165,8 @@ def test_it_says_the_guides_line_with_every_term_in_order(whole: Run) -> None:
     losses = [line for line in whole.said if re.match(r"Epoch [24] Val - Loss: 0\.\d{4} \(dice: 0\.", line)]
     assert len(losses) == 2
     assert all(re.findall(r"(\w+): ", line.partition("(")[2]) == list(TERMS) for line in losses)
-    (shipped,) = [line for line in whole.said if line.startswith("shipping ")]
-    assert re.fullmatch(r"shipping the .*, a difference of [+-]0\.\d{4}, margin 0\.0000", shipped)
+    (gate,) = [line for line in whole.said if line.startswith("using ")]
+    assert re.fullmatch(r"using the .* weights: .*, difference [+-]0\.\d{4}, margin 0\.0000", gate)
 
 
 def test_the_weights_explain_themselves(whole: Run, world: Any) -> None:
@@ -175,7 +176,7 @@ def test_the_weights_explain_themselves(whole: Run, world: Any) -> None:
     assert described.architecture == Architecture("Linknet", "efficientnet-b0")
     assert (described.tile_zyx, described.overlap) == ((32, 32, 32), 0.25)
     assert described.threshold in validate.THRESHOLDS
-    assert set(found.pop("validation")) == {field.name for field in fields(validate.Checked)}
+    assert set(found.pop("validation")) == {field.name for field in fields(validate.Validated)}
     assert found == {
         "settings_sha256": request.settings.digest,
         "split_sha256": json.loads((whole.folder / "split.json").read_text())["sha256"],
@@ -208,7 +209,9 @@ def test_a_real_network_is_trained_and_the_kernel_runs_it_as_the_validation_woul
     mask = np.empty(image.shape, np.uint8)
     with Engine.load([fit(asked)], KernelSettings(mask=mask_settings()), device_name="cpu") as engine:
         engine.predict(image, mask=mask)
-        (checked,) = validate.predict(engine.members[0].network, [case], asked.settings, engine.device, Group())
+        network = engine.members[0].network
+        how = {"settings": asked.settings, "device": engine.device, "group": Group()}
+        (checked,) = validate.predict(network, [case], **how)
         np.testing.assert_array_equal(mask, checked.mask(engine.threshold))
 
 
@@ -231,17 +234,17 @@ def test_the_shipped_weights_say_how_every_threshold_scored(whole: Run) -> None:
 def test_a_run_that_died_goes_on_to_the_same_bits(
     whole: Run, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, saves = training.state.save, []
+    real, saves = state.save, []
 
-    def dies_at_the_fifth(*given: Any) -> None:
+    def dies_at_the_fifth(*given: Any, **named: Any) -> None:
         saves.append(given)
         # The first is the untrained one's. The fourth epoch is in the log and the average; its state is not on disk.
         if len(saves) == 5:
             raise KeyboardInterrupt
-        real(*given)
+        real(*given, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.state, "save", dies_at_the_fifth)
+        patched.setattr(state, "save", dies_at_the_fifth)
         with pytest.raises(KeyboardInterrupt):
             fit(world.request(tmp_path / "run"))
     assert len(rows(tmp_path / "run")) == 4
@@ -254,7 +257,7 @@ def test_a_run_that_died_goes_on_to_the_same_bits(
 def slow_steps(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock on which only steps take time: 100 s each."""
     clock = SimpleNamespace(now_s=0.0)
-    for module in (budget, training):
+    for module in (budget, epoch):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
     real = step.Stepper.step
 
@@ -281,14 +284,13 @@ def test_a_budget_ends_a_run_in_the_middle_of_an_epoch_and_the_rest_can_follow(
 def test_a_budget_keeps_the_time_that_checking_takes(
     whole: Run, world: Any, tmp_path: Path, slow_steps: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = training.Run.validate
+    real = validate.predict
 
-    def validation_of_50_s(run: Any, *given: Any) -> Any:
-        found = real(run, *given)
-        slow_steps.now_s, run.validation_s = slow_steps.now_s + 50, 50
-        return found
+    def prediction_of_50_s(*given: Any, **named: Any) -> Any:
+        slow_steps.now_s += 50
+        return real(*given, **named)
 
-    monkeypatch.setattr(training.Run, "validate", validation_of_50_s)
+    monkeypatch.setattr(validate, "predict", prediction_of_50_s)
     # Epochs 1 and 2 and a validation take 450 s. Another step takes 100 s, and the end 2 · 50 s and 2 batches of 100 s.
     fit(world.request(tmp_path / "one", budget_s=450 + 1.2 * 400 + 1))
     assert slow_steps.now_s >= 550
@@ -318,7 +320,7 @@ def test_a_run_whose_end_came_too_soon_to_be_checked_is_not_finished(
     whole: Run, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(whole.folder, tmp_path / "run")
-    monkeypatch.setattr(training.Run, "finish_s", 100.0)
+    monkeypatch.setattr(budget.Timings, "finish_s", 100.0)
     shipped = fit(world.request(tmp_path / "run", resume=True, budget_s=50))
     assert (told(shipped)["validation"], told(shipped)["finished"]) == ("ungated", False)
 
@@ -346,7 +348,7 @@ def test_a_finished_run_can_be_finished_again(whole: Run, world: Any, tmp_path: 
 
 def test_a_folder_with_a_run_is_not_overwritten(whole: Run, world: Any) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.folder.iterdir()}
-    with pytest.raises(RecordError, match="wanted a new one, or --resume"):
+    with pytest.raises(RunFolderError, match="got one with files; use --resume"):
         fit(world.request(whole.folder))
     assert {path: path.stat().st_mtime_ns for path in whole.folder.iterdir()} == before
 
@@ -354,12 +356,12 @@ def test_a_folder_with_a_run_is_not_overwritten(whole: Run, world: Any) -> None:
 @pytest.mark.parametrize("change", [{"seed": 1}, {"network": Architecture("FPN", "resnet18")}])
 def test_another_runs_settings_do_not_resume_it(whole: Run, world: Any, change: dict[str, Any]) -> None:
     asked = world.request(whole.folder, resume=True)
-    with pytest.raises(StateError, match="found a run of other settings"):
+    with pytest.raises(StateError, match="expected the state of a run with this settings"):
         fit(replace(asked, settings=replace(asked.settings, **change)))
 
 
 def test_another_fold_does_not_resume_it(whole: Run, world: Any) -> None:
-    with pytest.raises(StateError, match="found a run of other split"):
+    with pytest.raises(StateError, match="expected the state of a run with this split"):
         fit(world.request(whole.folder, fold="1", resume=True))
 
 
@@ -431,8 +433,10 @@ def test_a_real_network_that_was_killed_ends_with_the_same_bits(world: Any, tmp_
 # --- early stopping, the sentinel, and what else ends a run
 
 
-def scored(score: float, foreground: float = 0.1, variance: float = 0.1) -> validate.Checked:
-    return validate.Checked(0.5, score, *[0.1] * 4, foreground, 0.1, variance, 0.3)
+def scored(score: float, foreground: float = 0.1, variance: float = 0.1, threshold: float = 0.5) -> validate.Validated:
+    names = ("topo_score", "surface_dice", "voi_score", "dice", "truth", "entropy")
+    fixed = dict.fromkeys(names, 0.1) | {"foreground": foreground, "variance": variance}
+    return validate.Validated(threshold=threshold, score=score, **fixed)
 
 
 def long_run(world: Any, folder: Path, **entries: Any) -> Request:
@@ -445,11 +449,12 @@ def long_run(world: Any, folder: Path, **entries: Any) -> Request:
     return brief(world.request(folder), **(changed | entries))
 
 
-def with_scores(monkeypatch: pytest.MonkeyPatch, *results: validate.Checked) -> None:
+def with_scores(monkeypatch: pytest.MonkeyPatch, *results: validate.Validated) -> None:
     """Let validations find these, and the last one again and again."""
     given = list(results)
-    monkeypatch.setattr(training.Run, "validate", lambda *_: (given.pop(0) if len(given) > 1 else given[0], []))
-    monkeypatch.setattr(finish.validate, "sweep", lambda *_: [results[-1]])
+    predicted = [SimpleNamespace()]  # only named in a picture, which is not drawn here
+    monkeypatch.setattr(Validator, "validate", lambda *_: (given.pop(0) if len(given) > 1 else given[0], predicted))
+    monkeypatch.setattr(Validator, "sweep", lambda *_: [results[-1]])
 
 
 def test_patience_brings_the_averaging_forward_and_the_run_ends_with_it(
@@ -461,7 +466,7 @@ def test_patience_brings_the_averaging_forward_and_the_run_ends_with_it(
     found = rows(tmp_path / "run")
     assert [row["epoch"] for row in found] == ["1", "2", "3", "4", "5", "6"]
     assert [float(row["learning_rate"]) for row in found[4:]] == [2e-4, 2e-4]
-    assert "early stopping: 2 validations in a row were not better than epoch 2's 0.5000" in caplog.text
+    assert "early stopping: 2 consecutive validations did not improve on epoch 2's 0.5000" in caplog.text
     assert told(tmp_path / "run" / "swa.safetensors")["n_averaged"] == 2
     assert told(tmp_path / "run" / "best.safetensors")["epoch"] == 2
     assert told(shipped)["shipped"] == "best"
@@ -486,11 +491,11 @@ def test_a_plateau_lowers_the_learning_rate(world: Any, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("dead", [scored(0.1, foreground=0.999), scored(0.1, 0.0), scored(0.1, variance=1e-5)])
 def test_the_sentinel_stops_a_run_whose_prediction_is_uniform(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: validate.Checked
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: validate.Validated
 ) -> None:
     with_scores(monkeypatch, dead)
     asked = long_run(world, tmp_path / "run", sentinel=Sentinel(validations=3), optimiser=Optimiser(warmup_steps=2))
-    with pytest.raises(Collapse, match="after 3 validations in a row past a limit"):
+    with pytest.raises(Collapse, match="past a limit in 3 consecutive validations"):
         fit(asked)
     assert len(rows(tmp_path / "run")) == 4  # the first epoch is warm-up
     assert weights.describe(tmp_path / "run" / "last.safetensors")
@@ -534,8 +539,8 @@ def test_a_margin_lets_averaged_weights_pass_that_are_a_little_worse(
 def test_a_forecast_runs_a_few_steps_and_writes_nothing(world: Any, tmp_path: Path) -> None:
     text = forecast(brief(world.request(tmp_path / "run")))
     found = re.fullmatch(
-        r"network: ([\d.]+) M parameters\nstep: ([\d.]+) s, and ([\d.]+) s to prepare its patches, .*\n"
-        r"validation: ([\d.]+) s a volume, .*\nepoch: .*; 1 epochs: .*\nmemory: ([\d.]+) GB of the process, .*",
+        r"network: ([\d.]+) M parameters\nstep: ([\d.]+) s; its patches: ([\d.]+) s, .*\n"
+        r"validation: ([\d.]+) s per volume, .*\nepoch: .*; 1 epochs: .*\nmemory: ([\d.]+) GB peak of the process .*",
         text,
     )
     assert found, text
@@ -553,18 +558,16 @@ def test_the_average_ships_unless_the_single_best_is_better(
     shutil.copytree(whole.folder, tmp_path / "run")
     with safetensors.safe_open(tmp_path / "run" / "state.safetensors", framework="pt") as opened:
         best = json.loads(opened.metadata()["progress"])["best_score"]
-    score = validate.Checked(0.45, best + advantage, *[0.1] * 8)
-    monkeypatch.setattr(training.Run, "validate", lambda *_: (score, []))
-    monkeypatch.setattr(finish.validate, "sweep", lambda *_: [score])
+    with_scores(monkeypatch, scored(best + advantage, threshold=0.45))
     caplog.set_level(logging.INFO, "surface_train")
     shipped = fit(world.request(tmp_path / "run", resume=True))
     assert told(shipped)["shipped"] == name
     chosen = tensors(tmp_path / "run" / f"{name}.safetensors")
     assert all(torch.equal(tensor, chosen[key]) for key, tensor in tensors(shipped).items())
     assert weights.describe(tmp_path / "run" / "swa.safetensors").threshold == 0.45
-    said = {"swa": "the averaged weights", "best": "the single best"}[name]
-    assert f"shipping {said}: score {best + advantage:.4f} averaged, {best:.4f} best single" in caplog.text
-    assert f"a difference of {advantage:+.4f}" in caplog.text
+    said = {"swa": "averaged", "best": "best single"}[name]
+    assert f"using the {said} weights: score {best + advantage:.4f} averaged, {best:.4f} best single" in caplog.text
+    assert f"difference {advantage:+.4f}" in caplog.text
 
 
 def test_with_all_cases_nothing_is_checked_and_the_weights_say_so(world: Any, tmp_path: Path) -> None:
@@ -614,7 +617,7 @@ def test_a_run_can_start_from_weights(whole: Run, world: Any, tmp_path: Path) ->
 def test_weights_of_another_network_are_no_start(whole: Run, world: Any, tmp_path: Path) -> None:
     asked = brief(world.request(tmp_path / "run", init=whole.folder / "weights.safetensors"))
     asked = replace(asked, settings=replace(asked.settings, network=Architecture("FPN", "resnet18")))
-    with pytest.raises(ValueError, match=r"weights\.safetensors: found .*Linknet.*, wanted .*FPN"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors: expected .*FPN.* as in the settings, got .*Linknet"):
         fit(asked)
     assert not (tmp_path / "run").exists()
 
@@ -634,7 +637,8 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(
 
     monkeypatch.setattr(step.loss, "total", broken)
     with pytest.raises(
-        RuntimeError, match=f"found a loss of {value} with a gradient of norm nan, wanted finite ones: lower"
+        RuntimeError,
+        match=f"expected a finite loss and gradient, got a loss of {value} with a gradient of norm nan; lower",
     ):
         fit(brief(world.request(tmp_path / "run")))
     with safetensors.safe_open(tmp_path / "run" / "state.safetensors", framework="pt") as opened:
@@ -654,21 +658,7 @@ def test_a_broken_case_stops_the_run_with_its_name(
         fit(brief(replace(world.request(tmp_path / "run", fold="all"), data=tmp_path)))
 
 
-# --- which cases are checked
-
-
-def test_the_cases_to_check_are_few_fixed_and_of_many_scrolls() -> None:
-    made = tuple(
-        cases.Case(name=f"{scroll}{n}", scroll=scroll, image=Path(), label=Path())
-        for scroll in "abcd"
-        for n in range(5)
-    )
-    found = training._spread(made, 4)
-    assert [case.scroll for case in found] == ["a", "b", "c", "d"]
-    assert training._spread(made[::-1], 4) == found
-    assert len(training._spread(made, 7)) == 7
-    assert training._spread(made[:3], 7) == list(made[:3])
-    assert training._spread((), 4) == []
+# --- the split
 
 
 def test_the_same_cases_are_split_the_same_by_the_run_and_by_hand(whole: Run, world: Any) -> None:

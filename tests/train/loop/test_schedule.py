@@ -17,7 +17,7 @@ RUN = Settings(
 
 
 def rate(step: int, run: Settings = RUN, averaging_from: int = 6, drops: int = 0) -> float:
-    return learning_rate(step, run, averaging_from, drops)
+    return learning_rate(step, run, averaging_from=averaging_from, drops=drops)
 
 
 def with_schedule(schedule: str) -> Settings:

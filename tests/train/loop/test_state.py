@@ -1,28 +1,31 @@
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from surface_train.loop import state
-from surface_train.loop.average import Average
-from surface_train.loop.state import Progress, StateError
+from surface_train.loop.average import WeightAverage
+from surface_train.loop.state import StateError, TrainingProgress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PROGRESS = Progress(
-    *("settings-a", "split-a", 5),
-    **{
-        "step": 31,
-        "epoch": 3,
-        "best_score": 0.625,
-        "best_epoch": 2,
-        "stale": 1,
-        "plateau": 1,
-        "drops": 2,
-        "strikes": 3,
-    },
+PROGRESS = TrainingProgress(
+    settings="settings-a",
+    split="split-a",
+    averaging_from=5,
+    step=31,
+    epoch=3,
+    best_score=0.625,
+    best_epoch=2,
+    stale=1,
+    plateau=1,
+    drops=2,
+    strikes=3,
     scaler={"scale": 1024.0, "growth_tracker": 7},
 )
 TOTALS = torch.tensor([1 / 3, 2.0], dtype=torch.float64)
@@ -36,7 +39,7 @@ class Learner:
         self.network = nn.Sequential(nn.Conv3d(1, 3, 3), nn.BatchNorm3d(3), nn.Conv3d(3, 1, 1))
         self.network.to(memory_format=torch.channels_last_3d)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), 0.1)
-        self.average = Average()
+        self.average = WeightAverage()
         for step in range(steps):
             self.step(step)
 
@@ -47,8 +50,19 @@ class Learner:
         self.optimiser.step()
         self.average.add(self.network.state_dict())
 
-    def save(self, path: Path, progress: Progress = PROGRESS) -> None:
-        state.save(path, progress, self.network, self.optimiser, self.average, TOTALS)
+    def save(self, path: Path, progress: TrainingProgress = PROGRESS) -> None:
+        state.save(
+            path,
+            progress=progress,
+            network=self.network,
+            optimiser=self.optimiser,
+            average=self.average,
+            totals=TOTALS,
+        )
+
+
+def load(path: Path, into: Learner, decay: float | None = None, expected: TrainingProgress = PROGRESS) -> Any:
+    return state.load(path, expected=expected, network=into.network, optimiser=into.optimiser, decay=decay)
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -59,7 +73,7 @@ def test_a_learner_put_back_learns_on_as_if_nothing_had_happened(tmp_path: Path)
     learner = Learner(0, steps=3)
     learner.save(tmp_path / "s", replace(PROGRESS))
     other = Learner(1, steps=1)
-    progress, other.average, totals = state.load(tmp_path / "s", PROGRESS, other.network, other.optimiser, None)
+    progress, other.average, totals = load(tmp_path / "s", other)
     assert torch.equal(totals, TOTALS)
     assert progress == replace(PROGRESS, averaged=3)  # the average says how many it holds
     assert other.average.count == 3
@@ -76,7 +90,7 @@ def test_momentum_is_put_back_too(tmp_path: Path) -> None:
         one.optimiser = torch.optim.SGD(one.network.parameters(), 0.1, 0.9, nesterov=True)
     learner.step(0)
     learner.save(tmp_path / "s")
-    _, other.average, _ = state.load(tmp_path / "s", PROGRESS, other.network, other.optimiser, None)
+    _, other.average, _ = load(tmp_path / "s", other)
     for one in (learner, other):
         one.step(1)
     assert same(learner.network.state_dict(), other.network.state_dict())
@@ -84,31 +98,33 @@ def test_momentum_is_put_back_too(tmp_path: Path) -> None:
 
 def test_an_optimiser_that_has_not_stepped_and_an_empty_average(tmp_path: Path) -> None:
     learner = Learner(0, steps=0)
-    learner.save(tmp_path / "s", Progress("a", "b", 1))
-    progress, average, _ = state.load(tmp_path / "s", Progress("a", "b", 1), learner.network, learner.optimiser, 0.9)
-    assert (progress, average.count, average.mean, average.decay) == (Progress("a", "b", 1), 0, {}, 0.9)
+    new = TrainingProgress(settings="a", split="b", averaging_from=1)
+    learner.save(tmp_path / "s", new)
+    progress, average, _ = load(tmp_path / "s", learner, decay=0.9, expected=new)
+    assert (progress, average.count, average.mean, average.decay) == (new, 0, {}, 0.9)
 
 
 @pytest.mark.parametrize("entry", ["settings", "split"])
 def test_another_runs_state_is_refused_and_nothing_is_touched(tmp_path: Path, entry: str) -> None:
     Learner(0, steps=1).save(tmp_path / "s")
-    stranger = nn.Linear(2, 2)  # the network may differ too: the settings are looked at first
-    before = {name: tensor.clone() for name, tensor in stranger.state_dict().items()}
-    wanted, optimiser = replace(PROGRESS, **{entry: "b"}), torch.optim.AdamW(stranger.parameters())
-    with pytest.raises(StateError, match=f"found a run of other {entry} \\({entry}-a"):
-        state.load(tmp_path / "s", wanted, stranger, optimiser, None)
-    assert same(before, stranger.state_dict())
+    stranger = Learner(1, steps=0)
+    stranger.network = nn.Sequential(nn.Linear(2, 2))  # the network may differ too: the digests are checked first
+    before = {name: tensor.clone() for name, tensor in stranger.network.state_dict().items()}
+    message = f"expected the state of a run with this {entry} \\(b…\\), got {entry} {entry}-a"
+    with pytest.raises(StateError, match=message):
+        load(tmp_path / "s", stranger, expected=replace(PROGRESS, **{entry: "b"}))
+    assert same(before, stranger.network.state_dict())
 
 
 def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     learner = Learner(0, steps=0)
-    for path, message in (("none", "found no readable training state"), ("torn", "found no readable training state")):
-        (tmp_path / "torn").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
-        with pytest.raises(StateError, match=message):
-            state.load(tmp_path / path, PROGRESS, learner.network, learner.optimiser, None)
+    (tmp_path / "torn").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    for name in ("none", "torn"):
+        with pytest.raises(StateError, match=f"{name}: expected a training state .*, got no readable"):
+            load(tmp_path / name, learner)
     save_file({"network/x": torch.zeros(1)}, tmp_path / "weights", {"format": '"surface-weights/1"'})
-    with pytest.raises(StateError, match='found format "surface-weights/1", wanted surface-training/2'):
-        state.load(tmp_path / "weights", PROGRESS, learner.network, learner.optimiser, None)
+    with pytest.raises(StateError, match='\\(surface-training/2\\), got format "surface-weights/1"'):
+        load(tmp_path / "weights", learner)
 
 
 def test_a_save_that_fails_leaves_the_last_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +142,30 @@ def test_a_save_that_fails_leaves_the_last_one_whole(tmp_path: Path, monkeypatch
         learner.save(tmp_path / "s")
     assert (tmp_path / "s").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_state_has_the_entries_that_it_always_had(tmp_path: Path) -> None:
+    Learner(0, steps=1).save(tmp_path / "s")
+    with safetensors.safe_open(tmp_path / "s", framework="pt") as opened:
+        metadata = opened.metadata()
+    # Runs that were begun with earlier versions are resumed, and the package reads the step from here.
+    assert json.loads(metadata["progress"]) == {
+        "settings": "settings-a",
+        "split": "split-a",
+        "averaging_from": 5,
+        "step": 31,
+        "epoch": 3,
+        "averaged": 1,
+        "best_score": 0.625,
+        "best_epoch": 2,
+        "stale": 1,
+        "plateau": 1,
+        "drops": 2,
+        "strikes": 3,
+        "init": "",
+        "scaler": {"scale": 1024.0, "growth_tracker": 7},
+    }
+    assert metadata["format"] == "surface-training/2"
 
 
 def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def made(seed: int, size: int = 2) -> Batch:
 def stepper(network: nn.Module | None = None, **optimiser: object) -> Stepper:
     torch.manual_seed(0)
     chosen = replace(Settings(), optimiser=replace(Optimiser(), **optimiser))
-    return Stepper(network or Plain(), chosen, CPU, Group())
+    return Stepper(network or Plain(), settings=chosen, device=CPU, group=Group())
 
 
 def weights(one: Stepper) -> torch.Tensor:
@@ -116,7 +116,7 @@ def test_a_deep_network_learns_from_all_its_outputs_and_answers_with_one() -> No
     chosen = replace(Settings(), network=Architecture("ResEncUNet", "resenc_s", "batch"))
     from surface_kernel.networks.network import build
 
-    one = Stepper(build(chosen.network), chosen, CPU, Group())
+    one = Stepper(build(chosen.network), settings=chosen, device=CPU, group=Group())
     rng = np.random.default_rng(0)
     labels = rng.choice([0, 1], (2, 32, 32, 32)).astype(np.uint8)
     batch = Batch(images=rng.standard_normal(labels.shape, np.float32), labels=labels)
@@ -153,7 +153,7 @@ def test_a_cpu_keeps_its_own_precision_unless_another_is_asked_for() -> None:
     device = Device(name="cpu", dtype="bfloat16", batch=2, threads=1)
     assert precise(device, Optimiser()) == device
     assert precise(device, Optimiser(precision="float32")).dtype == "float32"
-    with pytest.raises(PrecisionError, match='found "float16" on a CPU, wanted "bfloat16", "float32" or "auto"'):
+    with pytest.raises(PrecisionError, match='expected "bfloat16", "float32" or "auto" on a CPU, got "float16"'):
         precise(device, Optimiser(precision="float16"))
 
 
@@ -164,12 +164,12 @@ def test_a_gpu_trains_in_bfloat16_where_it_has_it(monkeypatch: pytest.MonkeyPatc
     assert precise(device, Optimiser()).dtype == wanted
     assert precise(device, Optimiser(precision="float16")).dtype == "float16"
     if not has:
-        with pytest.raises(PrecisionError, match='found "bfloat16", wanted "float16", which cuda is fast in'):
+        with pytest.raises(PrecisionError, match=r'expected "float16" or "auto" on cuda, .*, got "bfloat16"'):
             precise(device, Optimiser(precision="bfloat16"))
 
 
 def test_synchronised_batchnorm_wants_gpus() -> None:
-    with pytest.raises(PrecisionError, match="found a CPU, wanted GPUs"):
+    with pytest.raises(PrecisionError, match="expected GPUs, got a CPU"):
         stepper(sync_batchnorm=True)
 
 
@@ -178,7 +178,7 @@ def test_synchronised_batchnorm_wants_gpus() -> None:
 def test_synchronised_batchnorm_on_a_gpu_is_batchnorm() -> None:
     chosen = replace(Settings(), optimiser=Optimiser(sync_batchnorm=True, precision="float32"))
     network = nn.Sequential(nn.BatchNorm3d(1), nn.Conv3d(1, 1, 1))
-    one = Stepper(network, chosen, replace(CPU, name="cuda"), Group())
+    one = Stepper(network, settings=chosen, device=replace(CPU, name="cuda"), group=Group())
     assert isinstance(one.network[0], nn.SyncBatchNorm)
     assert torch.isfinite(one.step([made(1)], 1e-3)["loss"])
 
@@ -199,7 +199,8 @@ torch.set_num_threads(1)
 with joined() as group:
     torch.manual_seed(group.rank)  # other first weights: the first process's count
     chosen = replace(Settings(), optimiser=Optimiser(kind="sgd", clip_norm=1e9))
-    one = Stepper(Plain(), chosen, Device(name="cpu", dtype="float32", batch=2, threads=1), group)
+    cpu = Device(name="cpu", dtype="float32", batch=2, threads=1)
+    one = Stepper(Plain(), settings=chosen, device=cpu, group=group)
     own = slice(group.rank, None, 2)
     rows = [Batch(images=b.images[own], labels=b.labels[own]) for b in (made(1), made(2), made(3), made(4))]
     for first in (0, 2):

@@ -50,7 +50,7 @@ def test_a_new_term_reaches_the_loader_the_loss_and_the_log(
 
     device = Device(name="cpu", dtype="float32", batch=2, threads=1)
     network = nn.Conv3d(1, 1, 1)
-    found = Stepper(network, chosen, device, Group()).measure(batch)
+    found = Stepper(network, settings=chosen, device=device, group=Group()).measure(batch)
     assert list(found) == ["loss", *TERMS, "variance_of_p"]
     logits = network(torch.from_numpy(batch.images)[:, None])[:, 0].detach()
     depth = torch.from_numpy(batch.maps["depth_2"])

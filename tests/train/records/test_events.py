@@ -97,13 +97,28 @@ def test_files_are_named_by_epoch_and_not_by_machine(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_no_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> int:
-        raise OSError("no space left")
+    real = Path.open
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    def full(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        file = real(path, mode, *rest, **named)
+        if mode == "wb" and path.parent == tmp_path:
+            file.write(b"the first half")
+            file.close()
+            raise OSError("no space left")
+        return file
+
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(OSError, match="no space left"):
         events.write(tmp_path, row(7, 1.0))
-    assert shown(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_was_writing_is_forgotten_too(tmp_path: Path) -> None:
+    events.write(tmp_path, row(1, 1.0))
+    (tmp_path / "events.out.tfevents.000001.77.partial").write_bytes(b"half")
+    (tmp_path / "events.out.tfevents.1700000000.elsewhere").write_bytes(b"")  # somebody else's
+    events.forget_after(tmp_path, 1)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".000001", ".elsewhere"}
 
 
 def test_without_a_folder_there_is_nothing_to_forget(tmp_path: Path) -> None:
@@ -127,5 +142,6 @@ def test_the_librarys_warnings_are_not_ours(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_library_is_not_imported_before_it_is_needed() -> None:
     asked = "import sys, surface_train.records.events; sys.exit(bool({'torch', 'tensorboard'} & set(sys.modules)))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "train")}
+    paths = os.pathsep.join(str(ROOT / room) for room in ("kernel", "train"))
+    environment = os.environ | {"PYTHONPATH": paths}
     assert subprocess.run([sys.executable, "-c", asked], env=environment).returncode == 0

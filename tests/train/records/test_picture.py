@@ -48,7 +48,7 @@ def test_a_picture_of_a_volume_that_is_no_cube_shows_its_colours(tmp_path: Path,
     mask = (label == 1).astype(np.uint8)
     mask[:, :16] = 0
     mask[8:10, 4:28, 4:24] = 1
-    draw(tmp_path / "p.png", image, label, mask, "case 1")
+    draw(tmp_path / "p.png", image=image, label=label, mask=mask, title="case 1")
     with Image.open(tmp_path / "p.png") as opened:
         assert opened.format == "PNG"
         drawn = counted(np.asarray(opened.convert("RGB")))

@@ -1,4 +1,4 @@
-"""Is a prediction alive? Foreground share, spread, and a verdict, for masks, probabilities and weights on disk."""
+"""Sanity check of masks, probabilities and weights on disk: foreground share, statistics, and a verdict."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from surface_kernel import probability
 from surface_kernel.networks import weights
 from surface_kernel.volumes import volume
 from surface_kernel.volumes.intensity import Intensity
-from surface_train.checks.sentinel import Spread, passed
+from surface_train.checks.sentinel import SeenProbabilities, violation
 from surface_train.data.cases import UNLABELLED
 from surface_train.settings import Sentinel
 
@@ -23,26 +23,35 @@ if TYPE_CHECKING:
 
     from surface_kernel.inference.engine import Engine
 
-THRESHOLD = 0.5  # at which probabilities on disk are counted as foreground
+THRESHOLD = 0.5  # above which probabilities on disk count as foreground
 _LIMITS = Sentinel()
-_VOLUMES = 2  # of the data, that weights predict
+_ARRAY = "probabilities or a mask, (z, y, x)"
+_VOLUMES = 2  # of the data, on which weights are run
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm: tensors that are not learnt
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What a file holds, and whether that can be a prediction."""
+    """The result of one file's sanity check."""
 
     text: str
+    """Its statistics and the verdict."""
     sound: bool
+    """Whether it can be a prediction of surfaces, or the weights of a network that makes one."""
 
 
 def audit(path: Path, data: Path | None = None, device: str | None = None) -> Audit:
-    """Look at a mask or label (.tif), a mask or probabilities (.npy) or weights (.safetensors).
+    """Check a mask or label (.tif), a mask or probabilities (.npy), or weights (.safetensors).
 
-    data: a competition's folder, a folder of .tif or one .tif, of which weights predict up to two volumes; device: on
-    what, by the kernel's names. Volumes are held one at a time, probabilities a slab at a time. Raises ValueError for
-    anything else, and what the kernel raises.
+    Volumes are held one at a time, probabilities slab by slab.
+
+    Args:
+        path: the file.
+        data: a competition's folder, a folder of .tif or one .tif: weights are also run on up to two volumes of it.
+        device: for that: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ValueError: for a file of another kind, and what the kernel raises.
     """
     if path.suffix in (".tif", ".tiff"):
         return _integers(path, volume.read(path))
@@ -50,7 +59,7 @@ def audit(path: Path, data: Path | None = None, device: str | None = None) -> Au
         return _array(path)
     if path.suffix == ".safetensors":
         return _weights(path, data, device)
-    raise ValueError(f"{path}: found {path.suffix or 'no ending'}, wanted .tif, .npy or .safetensors")
+    raise ValueError(f"{path}: expected a .tif, .npy or .safetensors file, got {path.suffix or 'no suffix'}")
 
 
 # --- masks and labels
@@ -66,7 +75,7 @@ def _integers(path: Path, voxels: npt.NDArray[Any]) -> Audit:
     if present[-1] > UNLABELLED:
         others = present[present > 1]
         named = ", ".join(map(str, others[:3])) + (", …" if len(others) > 3 else "")
-        return Audit(f"{text}NO MASK: found values {named} beside 0 and 1, wanted none", False)
+        return Audit(f"{text}NO MASK: expected only values 0 and 1, got {named}", False)
     share = _share(counts[1], counts[:2].sum())
     if present[-1] == UNLABELLED:
         zero, one, two = counts[:3] / counts.sum()
@@ -74,8 +83,8 @@ def _integers(path: Path, voxels: npt.NDArray[Any]) -> Audit:
         text += f"surface among the labelled {share:.2%}"
     else:
         text += f"foreground {share:.2%}"
-    odd = passed(_LIMITS, share)
-    return Audit(f"{text}: {f'UNIFORM: found {odd}' if odd else 'sound'}", not odd)
+    fault = violation(_LIMITS, share)
+    return Audit(f"{text}: {f'UNIFORM: {fault}' if fault else 'sound'}", not fault)
 
 
 def _moments_of(counts: npt.NDArray[np.int64]) -> str:
@@ -97,21 +106,21 @@ def _array(path: Path) -> Audit:
     try:
         values = np.load(path, allow_pickle=False, mmap_mode="r")
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: found no array ({error}), wanted probabilities or a mask, (z, y, x)") from error
-    whole = values.dtype.kind in "biu"
-    if values.ndim != 3 or not values.size or not (whole or values.dtype.kind == "f"):
-        raise ValueError(f"{path}: found {values.dtype} {values.shape}, wanted probabilities or a mask, (z, y, x)")
+        raise ValueError(f"{path}: expected {_ARRAY}, got no readable array: {error}") from error
+    integers = values.dtype.kind in "biu"
+    if values.ndim != 3 or not values.size or not (integers or values.dtype.kind == "f"):
+        raise ValueError(f"{path}: expected {_ARRAY}, got {values.dtype} {values.shape}")
     low, high = values.min(), values.max()  # NaN where there is one
-    if whole:
+    if integers:
         if low < 0 or high > 255:
-            raise ValueError(f"{path}: found values from {low} to {high}, wanted a mask of 0 and 1")
+            raise ValueError(f"{path}: expected a mask of 0 and 1, got values from {low} to {high}")
         return _integers(path, values)
     if not 0 <= low <= high <= 1:
-        raise ValueError(f"{path}: found values from {low:.3g} to {high:.3g}, wanted probabilities from 0 to 1")
-    spread = Spread(THRESHOLD, _LIMITS)
+        raise ValueError(f"{path}: expected probabilities from 0 to 1, got values from {low:.3g} to {high:.3g}")
+    seen = SeenProbabilities(THRESHOLD, _LIMITS)
     for page in values:
-        spread.add(page)
-    return Audit(f"{path}: shape {values.shape}, {spread.text}: {spread.fault or 'sound'}", not spread.fault)
+        seen.add(page)
+    return Audit(f"{path}: shape {values.shape}, {seen.text}: {seen.fault or 'sound'}", not seen.fault)
 
 
 # --- weights
@@ -125,7 +134,7 @@ def _weights(path: Path, data: Path | None, device: str | None) -> Audit:
     if broken:
         lines.append(f"  BROKEN: {len(broken)} tensors are not finite, {broken[0]} first")
     else:
-        lines.append("  every number is finite")
+        lines.append("  all values are finite")
     sound = not broken
     if sound and data is not None:
         for made in _predictions(path, _chosen(data), device):
@@ -140,7 +149,7 @@ def _not_finite(tensors: Mapping[str, "Tensor"]) -> list[str]:
 
 
 def _described(metadata: weights.Metadata) -> Iterable[str]:
-    """Give the metadata as lines, one an entry; of provenance too, as they are the run's own."""
+    """Yield the metadata line by line, one line per entry of the provenance too."""
     yield "  architecture: " + ", ".join(map(str, metadata.architecture.to_mapping().values()))
     yield "  intensity: " + ", ".join(f"{name} {value}" for name, value in metadata.intensity.to_mapping().items())
     yield f"  tile: {' × '.join(map(str, metadata.tile_zyx))}, overlap {metadata.overlap:g}"
@@ -153,14 +162,14 @@ def _described(metadata: weights.Metadata) -> Iterable[str]:
 
 
 def _chosen(data: Path) -> list[Path]:
-    """Give the volumes to predict: a file itself, else up to two of a folder, far apart in the names' order."""
+    """Return the volumes to predict: a file itself, else up to two of a folder, far apart in the order of names."""
     if data.is_file():
         return [data]
     folders = [folder for folder in (data / "train_images", data / "test_images", data) if folder.is_dir()]
-    found = sorted(path for path in folders[0].iterdir() if path.suffix in (".tif", ".tiff")) if folders else []
-    if not found:
-        raise ValueError(f"{data}: found no .tif, wanted a volume or a folder with some, or with train_images")
-    return found[:: max(1, math.ceil(len(found) / _VOLUMES))][:_VOLUMES]
+    volumes = sorted(path for path in folders[0].iterdir() if path.suffix in (".tif", ".tiff")) if folders else []
+    if not volumes:
+        raise ValueError(f"{data}: expected a .tif, a folder of them, or one with train_images; got no .tif")
+    return volumes[:: max(1, math.ceil(len(volumes) / _VOLUMES))][:_VOLUMES]
 
 
 def _predictions(path: Path, images: Iterable[Path], device: str | None) -> Iterable[Audit]:
@@ -177,37 +186,37 @@ def _predictions(path: Path, images: Iterable[Path], device: str | None) -> Iter
 
 
 def _prediction(engine: "Engine", image: Path) -> Audit:
-    """Predict a volume; over its labelled voxels where there is a label, as the score has it, else over all."""
+    """Run the weights on a volume, and check its labelled voxels where there is a label, else all of them."""
     grey = volume.read(image)
     label = _label_of(image, grey.shape)
-    spread = Spread(engine.threshold, _LIMITS)
+    seen = SeenProbabilities(engine.threshold, _LIMITS)
     for start_z, slab in engine.logits(grey, scanned=engine.scanned(grey)):
         probabilities = probability.probabilities(slab)
         if label is not None:
             probabilities = probabilities[label[start_z : start_z + len(slab)] != UNLABELLED]
-        spread.add(probabilities)
-    text = f"{image}: fed {_fed(engine.metadata[0].intensity, grey)}; probabilities: {spread.text}"
+        seen.add(probabilities)
+    text = f"{image}: input {_input(engine.metadata[0].intensity, grey)}; probabilities: {seen.text}"
     if label is not None:
         counts = np.bincount(label.reshape(-1), minlength=3)
         text += f" of the labelled voxels, truth {_share(counts[1], counts[:2].sum()):.2%}"
-    return Audit(f"{text}, threshold {engine.threshold:g}: {spread.fault or 'sound'}", not spread.fault)
+    return Audit(f"{text}, threshold {engine.threshold:g}: {seen.fault or 'sound'}", not seen.fault)
 
 
 def _label_of(image: Path, shape_zyx: tuple[int, ...]) -> volume.Volume | None:
-    """Read the label of the same name in the folder beside, as train_labels is to train_images; None without one."""
+    """Read the label of the same name beside the images' folder, as in train_labels; None without one."""
     folder = image.parent
     path = folder.with_name(folder.name.replace("images", "labels")) / image.name
     if path == image or not path.is_file():
         return None
     label = volume.read(path)
     if label.shape != shape_zyx or label.max() > UNLABELLED:
-        found = f"a label of {label.shape} with values up to {label.max()}"
-        raise ValueError(f"{path}: found {found}, wanted {shape_zyx} with 0, 1 and 2")
+        got = f"{label.shape} with values up to {label.max()}"
+        raise ValueError(f"{path}: expected a label of {shape_zyx} with 0, 1 and 2, got {got}")
     return label
 
 
-def _fed(intensity: Intensity, grey: volume.Volume) -> str:
-    """Say what the network is given for a volume's scanned voxels."""
+def _input(intensity: Intensity, grey: volume.Volume) -> str:
+    """Return the statistics of the network's input for a volume's scanned voxels."""
     counts = np.bincount(grey.reshape(-1), minlength=256)
     counts[0] = 0
     table, total = intensity.table(grey).astype(np.float64), max(int(counts.sum()), 1)

@@ -1,4 +1,4 @@
-"""A collapse must not go unseen: validation after validation against the limits of a living prediction."""
+"""The sentinel: stops a run whose predictions look nothing like surface, validation after validation."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from surface_train.settings import Sentinel
 _SIGMOID_OF_1 = 1 / (1 + math.exp(-1))  # the greatest probability that a second sigmoid leaves
 _ROUNDING = 1e-3  # of half-precision files
 
-# Likely causes, the likeliest first, each with the check that tells. RUN and DATA are the run's and the data's folders.
+# Likely causes, the likeliest first, each with a command that checks it. RUN and DATA are the run's and data's folders.
 _CAUSES = (
     (
         "an activation applied twice",
@@ -27,60 +27,67 @@ _CAUSES = (
     (
         "an intensity mismatch",
         "python -m surface_train audit RUN/last.safetensors --data DATA "
-        "also prints what the network was fed; its mean must be near 0 and its spread near 1.",
+        "also prints the network's input; its mean must be near 0 and its standard deviation near 1.",
     ),
     (
         "the loss",
         "python -m surface_train fit --settings OTHER.toml --data DATA --fold K, "
         'OTHER being RUN/settings.toml with preset = "rebalanced" under [loss]; '
-        "RUN/curves.png shows which term fell while the variance of p did.",
+        "RUN/curves.png shows which term fell together with the variance of p.",
     ),
 )
 
 
 class Collapse(RuntimeError):
-    """A run whose validations say the same everywhere; the message names number, causes and checks."""
+    """A run whose predictions are uniform; the message names the numbers, likely causes and checks."""
 
 
-class Watch:
-    """Counts validations in a row that passed a limit. strikes: 0, or what a resumed run had counted."""
+def watch(limits: Sentinel, strikes: int, *, foreground: float, truth: float, variance: float) -> tuple[int, str]:
+    """Count a validation after warm-up; one within the limits sets the count back to 0.
 
-    def __init__(self, limits: Sentinel, strikes: int = 0) -> None:
-        self.limits, self.strikes = limits, strikes
+    Args:
+        limits: the sentinel's settings.
+        strikes: consecutive validations past a limit before this one.
+        foreground: predicted share of the labelled voxels, 0 to 1.
+        truth: their true share, for the message.
+        variance: of their probabilities.
 
-    def see(self, foreground: float, truth: float, variance: float) -> None:
-        """Look at one validation after warm-up; a sound one sets the count back to 0.
-
-        foreground, truth: shares from 0 to 1 of the labelled voxels, predicted and true. variance: of the
-        probabilities there. Raises Collapse when `limits.validations` in a row passed a limit.
-        """
-        odd = passed(self.limits, foreground, variance)
-        self.strikes = self.strikes + 1 if odd else 0
-        if self.strikes >= self.limits.validations:
-            seen = f"foreground {foreground:.2%}, truth {truth:.2%}, variance of the probabilities {variance:.2g}"
-            raise Collapse(_message(odd, seen, self.strikes))
+    Returns:
+        The new count, and why the run must stop; empty while it need not.
+    """
+    fault = violation(limits, foreground, variance)
+    strikes = strikes + 1 if fault else 0
+    if strikes < limits.validations:
+        return strikes, ""
+    numbers = f"foreground {foreground:.2%}, truth {truth:.2%}, variance of the probabilities {variance:.2g}"
+    return strikes, _message(fault, numbers, strikes)
 
 
-def passed(limits: Sentinel, foreground: float, variance: float | None = None) -> str:
-    """Say which limit a prediction passes; empty when none. A number that is none (NaN) passes.
+def violation(limits: Sentinel, foreground: float, variance: float | None = None) -> str:
+    """Return which limit a prediction violates, empty when none. NaN violates each.
 
-    foreground: a share from 0 to 1. variance: of probabilities; None for a mask, which has none of its own.
+    Args:
+        limits: the sentinel's settings.
+        foreground: a share from 0 to 1.
+        variance: of probabilities; None for a mask, which has none of its own.
     """
     if not foreground <= limits.most_foreground:
-        return f"{foreground:.2%} foreground, wanted at most {_percent(limits.most_foreground)}"
+        return f"expected at most {_percent(limits.most_foreground)} foreground, got {foreground:.2%}"
     if not foreground >= limits.least_foreground:
-        return f"{foreground:.2%} foreground, wanted at least {_percent(limits.least_foreground)}"
+        return f"expected at least {_percent(limits.least_foreground)} foreground, got {foreground:.2%}"
     if variance is not None and not variance >= limits.least_variance:
-        return f"variance {variance:.2g}, wanted at least {limits.least_variance:g}"
+        return f"expected a variance of at least {limits.least_variance:g}, got {variance:.2g}"
     return ""
 
 
 @dataclass
-class Spread:
-    """What probabilities are like, gathered slab by slab. threshold: above it lies the foreground."""
+class SeenProbabilities:
+    """Statistics of probabilities, added slab by slab."""
 
     threshold: float
+    """Above it is foreground."""
     limits: Sentinel
+    """Of predictions that look like surface."""
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -90,7 +97,7 @@ class Spread:
     greatest: float = -math.inf
 
     def add(self, probabilities: npt.NDArray[np.floating[Any]]) -> None:
-        """Take some more into account; none at all changes nothing."""
+        """Add probabilities; an empty array changes nothing."""
         if not probabilities.size:
             return
         self.count += probabilities.size
@@ -110,12 +117,12 @@ class Spread:
 
     @property
     def variance(self) -> float:
-        """Of all that was added."""
+        """The variance of all that was added."""
         return max(0.0, _share(self.squares, self.count) - _share(self.total, self.count) ** 2)
 
     @property
     def text(self) -> str:
-        """The numbers in a line."""
+        """The statistics in one line."""
         return (
             f"min {self.least:.3f}, max {self.greatest:.3f}, mean {_share(self.total, self.count):.3f}, "
             f"std {math.sqrt(self.variance):.3f}, foreground {self.foreground:.2%}"
@@ -123,17 +130,17 @@ class Spread:
 
     @property
     def fault(self) -> str:
-        """What no living prediction shows; empty when there is nothing."""
+        """What is wrong with them, empty when nothing is."""
         if not self.count:
-            return "EMPTY: found no labelled voxel, wanted some"
-        # A sigmoid of a sigmoid lies between 0.5 and 0.73. Where the reference stitched nothing, at the faces, it has
-        # left zeros beside.
+            return "EMPTY: expected labelled voxels, got none"
+        # A sigmoid of a sigmoid is between 0.5 and 0.73. The reference's public code stitches nothing at the volume's
+        # faces: there are zeros.
         twice = self.least_not_zero >= 0.5 and 0.5 <= self.greatest <= _SIGMOID_OF_1 + _ROUNDING
         if self.least >= 0.5 or twice:
-            beside = ", but for zeros" if self.least < 0.5 else ""
-            return f"FLOORED: every probability is 0.5 or more{beside}: an activation was applied twice?"
-        odd = passed(self.limits, self.foreground, self.variance)
-        return f"UNIFORM: found {odd}" if odd else ""
+            aside = ", zeros aside" if self.least < 0.5 else ""
+            return f"FLOORED: every probability is 0.5 or more{aside}: was an activation applied twice?"
+        fault = violation(self.limits, self.foreground, self.variance)
+        return f"UNIFORM: {fault}" if fault else ""
 
 
 def _share(part: float, whole: float) -> float:
@@ -144,9 +151,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:g}%"
 
 
-def _message(odd: str, seen: str, strikes: int) -> str:
-    in_a_row = "1 validation" if strikes == 1 else f"{strikes} validations in a row"
-    lines = [f"the prediction collapsed: found {odd}, after {in_a_row} past a limit; the last one: {seen}."]
+def _message(fault: str, numbers: str, strikes: int) -> str:
+    times = "1 validation" if strikes == 1 else f"{strikes} consecutive validations"
+    lines = [f"the prediction collapsed: {fault}; past a limit in {times}, the last one with {numbers}."]
     lines.append("Likely causes, the likeliest first, and how to check each:")
     lines += [f"{number}. {cause}: {check}" for number, (cause, check) in enumerate(_CAUSES, start=1)]
     lines.append("If the data really look like this, change the limits under [sentinel] in the settings.")

@@ -1,6 +1,6 @@
 """Whole volumes through the kernel's own prediction, scored as the competition scores them.
 
-Of a volume's probabilities only what the thresholds can tell apart is kept, a byte a voxel, and several volumes are
+Of a volume's probabilities only their level among the thresholds is kept, one byte per voxel, and several volumes are
 shared out over the processes of a run.
 """
 
@@ -17,7 +17,7 @@ from surface_kernel.inference.forward import Member
 from surface_kernel.inference.predict import Logits, slabs
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.networks.device import Device
-from surface_score import CaseScore, score_case
+from surface_score import score_case
 from surface_train.data.cases import UNLABELLED, Case
 from surface_train.distributed import Group
 from surface_train.settings import Settings
@@ -26,86 +26,105 @@ THRESHOLDS = tuple(round(0.2 + 0.05 * step, 2) for step in range(11))  # 0.2 …
 _LOGITS = np.array([probability.logit(threshold) for threshold in THRESHOLDS], np.float32)
 
 
-@dataclass(frozen=True)
-class Checked:
-    """One validation at `threshold`. Means are over cases.
-
-    score: the competition's. foreground, truth: shares of the labelled voxels, predicted and true. variance, entropy
-    (nats): of the probabilities there.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """One validation, or one case of it: scores of the masks at one threshold. Means are over cases."""
 
     threshold: float
+    """Of the probability, above which a voxel is surface."""
     score: float
+    """The competition's."""
     topo_score: float
+    """Its part for topology."""
     surface_dice: float
+    """Its part for the surface's place."""
     voi_score: float
+    """Its part for the variation of information."""
     dice: float
+    """Over the labelled voxels, as is all below."""
     foreground: float
+    """Predicted share of surface, 0 to 1."""
     truth: float
+    """True share of surface, 0 to 1."""
     variance: float
+    """Of the probabilities."""
     entropy: float
+    """Mean of the probabilities' binary entropy, in nats."""
 
     def rounded(self) -> dict[str, float]:
-        """Give the numbers as a weights file quotes them."""
+        """Return the numbers as a weights file quotes them."""
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """A case and its probabilities, as far as thresholds see them.
-
-    levels: uint8 (z, y, x), how many of THRESHOLDS lie below a voxel's probability. variance, entropy: of the labelled
-    voxels' probabilities, 0 where there are none.
-    """
+    """A case and its probabilities, as far as thresholds see them."""
 
     case: Case
     image: npt.NDArray[np.uint8]
+    """The CT, (z, y, x)."""
     label: npt.NDArray[np.uint8]
+    """{0, 1, 2}, (z, y, x)."""
     levels: npt.NDArray[np.uint8]
+    """The number of THRESHOLDS below each voxel's probability, (z, y, x)."""
     variance: float
+    """Of the labelled voxels' probabilities, 0 where there are none."""
     entropy: float
+    """Mean binary entropy of the same, in nats."""
 
     def mask(self, threshold: float) -> npt.NDArray[np.uint8]:
-        """Give the mask that the kernel would make at one of THRESHOLDS: uint8 {0, 1} (z, y, x)."""
+        """Return the mask at one of THRESHOLDS, uint8 {0, 1} (z, y, x): everything that is scored or drawn is this."""
         return (self.levels > THRESHOLDS.index(threshold)).view(np.uint8)
 
     def dice_by_threshold(self) -> npt.NDArray[np.float64]:
-        """Give the Dice over the labelled voxels at each of THRESHOLDS; 1 where both are empty."""
+        """Return the Dice over the labelled voxels at each of THRESHOLDS; 1 where mask and label are empty."""
         counts = np.stack([np.bincount(self.levels[self.label == kind], minlength=12)[:12] for kind in (0, 1)])
-        # What lies above threshold i has a level above i.
-        background, found = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
-        total = background + found + counts[1].sum()
-        return np.where(total == 0, 1.0, 2 * found / np.maximum(total, 1))
+        # What is above threshold i has a level above i.
+        false, true = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+        total = false + true + counts[1].sum()
+        return np.where(total == 0, 1.0, 2 * true / np.maximum(total, 1))
 
 
 def predict(
-    network: nn.Module, cases: Sequence[Case], settings: Settings, device: Device, group: Group
+    network: nn.Module, cases: Sequence[Case], *, settings: Settings, device: Device, group: Group
 ) -> Iterator[Predicted]:
-    """Predict this process's share of the cases with a network, as the kernel would on Kaggle, one at a time."""
+    """Predict this process's share of the cases as the kernel would on Kaggle, one at a time.
+
+    Args:
+        network: on the device; its mode is put back at the end.
+        cases: of all processes.
+        settings: tile, overlap and intensity.
+        device: where the network runs.
+        group: every `size`-th case is this process's.
+
+    Raises:
+        CasesError: when a label does not fit its image.
+        PredictionError: when logits are not finite.
+    """
     own = cases[group.rank :: group.size]
     was_training = network.training
     member = Member(network.eval(), settings.intensity)
     try:
         for case in tqdm(own, desc="validation", unit="volume", leave=False, disable=None if group.primary else True):
-            yield _predict_case(member, case, settings, device)
+            yield _predict_case(member, case, settings=settings, device=device)
     finally:
         network.train(was_training)
 
 
-def _predict_case(member: Member, case: Case, settings: Settings, device: Device) -> Predicted:
+def _predict_case(member: Member, case: Case, *, settings: Settings, device: Device) -> Predicted:
     image, label = case.load()
     grid = Grid(image.shape, settings.patches.shape_zyx, settings.overlap)
-    levels, seen = np.empty(image.shape, np.uint8), _Seen()
+    levels, sums = np.empty(image.shape, np.uint8), _Sums()
     for start_z, slab in slabs([member], image, grid=grid, device=device):
         layers = slice(start_z, start_z + len(slab))
         levels[layers] = np.searchsorted(_LOGITS, slab)
-        seen.add(slab[label[layers] != UNLABELLED])
-    return Predicted(case, image, label, levels, seen.variance, seen.entropy)
+        sums.add(slab[label[layers] != UNLABELLED])
+    return Predicted(case=case, image=image, label=label, levels=levels, variance=sums.variance, entropy=sums.entropy)
 
 
 @dataclass
-class _Seen:
-    """Sums over the probabilities seen so far."""
+class _Sums:
+    """Sums over the labelled voxels' probabilities so far."""
 
     count: int = 0
     total: float = 0.0
@@ -131,36 +150,38 @@ class _Seen:
 
 
 def best_threshold(predicted: Sequence[Predicted], group: Group) -> float:
-    """Give the threshold of THRESHOLDS with the best mean Dice over everybody's cases; the lowest of equals."""
+    """Return the one of THRESHOLDS with the best mean Dice over everybody's cases; the lowest of equals."""
     rows = group.gather([row.dice_by_threshold() for row in predicted])
     return THRESHOLDS[int(np.mean(rows, axis=0).argmax())]
 
 
-def check(predicted: Sequence[Predicted], threshold: float, group: Group) -> Checked:
+def check(predicted: Sequence[Predicted], threshold: float, group: Group) -> Validated:
     """Score everybody's predictions at a threshold."""
-    return mean_checked(group.gather([check_case(row, threshold) for row in predicted]))
+    return mean_validated(group.gather([check_case(row, threshold) for row in predicted]))
 
 
-def check_case(row: Predicted, threshold: float) -> Checked:
+def check_case(row: Predicted, threshold: float) -> Validated:
     """Score one prediction at a threshold."""
     scored = score_case(row.mask(threshold), row.label)
-    return _checked(threshold, scored, row.variance, row.entropy)
-
-
-def mean_checked(rows: Sequence[Checked]) -> Checked:
-    """Give the mean of several cases' numbers, all of one threshold."""
-    names = asdict(rows[0])
-    return Checked(**{name: float(np.mean([getattr(row, name) for row in rows])) for name in names})
-
-
-def _checked(threshold: float, scored: CaseScore, variance: float, entropy: float) -> Checked:
-    return Checked(
-        threshold,
-        *(scored.score, scored.topo_score, scored.surface_dice, scored.voi_score, scored.dice),
-        *(scored.predicted_share, scored.truth_share, variance, entropy),
+    return Validated(
+        threshold=threshold,
+        score=scored.score,
+        topo_score=scored.topo_score,
+        surface_dice=scored.surface_dice,
+        voi_score=scored.voi_score,
+        dice=scored.dice,
+        foreground=scored.predicted_share,
+        truth=scored.truth_share,
+        variance=row.variance,
+        entropy=row.entropy,
     )
 
 
-def sweep(predicted: Sequence[Predicted], group: Group) -> list[Checked]:
+def mean_validated(rows: Sequence[Validated]) -> Validated:
+    """Return the mean of several cases' numbers, all of one threshold."""
+    return Validated(**{name: float(np.mean([getattr(row, name) for row in rows])) for name in asdict(rows[0])})
+
+
+def sweep(predicted: Sequence[Predicted], group: Group) -> list[Validated]:
     """Score everybody's predictions at all of THRESHOLDS."""
     return [check(predicted, threshold, group) for threshold in THRESHOLDS]

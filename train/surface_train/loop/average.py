@@ -12,20 +12,25 @@ from surface_kernel.networks.placing import autocast
 State = dict[str, Tensor]
 
 
-class Average:
-    """A running mean of network states, in float32 on the network's own device. Empty until the first `add`.
+class WeightAverage:
+    """A running mean of network states, in float32 on the network's own device. Empty until the first `add`."""
 
-    decay: None for the plain mean; else the share of the mean that stays at each `add`. Of the first states fewer
-    than 1 / (1 − decay) an exponential mean is a plain one too, so that it does not lean on where it began.
-    """
+    def __init__(self, decay: float | None = None, *, mean: Mapping[str, Tensor] | None = None, count: int = 0) -> None:
+        """Make an empty mean, or continue a saved one.
 
-    def __init__(self, decay: float | None = None, mean: Mapping[str, Tensor] | None = None, count: int = 0) -> None:
+        Args:
+            decay: None for the plain mean; else the share of the mean that stays at each `add`. Of the first states,
+                fewer than 1 / (1 − decay), an exponential mean is a plain one too, so that it does not lean on where
+                it began.
+            mean: the state so far.
+            count: how many states are in it.
+        """
         self.decay = decay
         self.mean: State = dict(mean or {})
         self.count = count
 
     def add(self, state: Mapping[str, Tensor]) -> None:
-        """Take one more state into the mean. Whole numbers, such as BatchNorm's step count, are taken as they are."""
+        """Add a state to the mean. Integers, such as BatchNorm's step count, are taken over as they are."""
         self.count += 1
         share = 1 / self.count if self.decay is None else max(1 / self.count, 1 - self.decay)
         for name, tensor in state.items():
@@ -37,10 +42,15 @@ class Average:
 
 
 def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: Device) -> None:
-    """Measure the BatchNorm statistics of averaged weights anew, as a plain mean over the batches.
+    """Recompute the BatchNorm statistics of averaged weights, as a plain mean over the batches.
 
-    images: float32 (batch, 1, z, y, x). They run in the precision that the weights will be used in, which torch's own
-    `update_bn` does not do, and without dropout, as they will be used too. A network without BatchNorm is left as is.
+    The batches run without dropout and in the precision that the weights will be used in, which torch's own
+    `update_bn` does not do. A network without BatchNorm is left as it is, and no batch is asked for.
+
+    Args:
+        network: changed in place; its mode is kept.
+        images: batches, float32 (batch, 1, z, y, x).
+        device: where the network is.
     """
     layers = batchnorms(network)
     if not layers:
@@ -61,5 +71,5 @@ def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: De
 
 
 def batchnorms(network: nn.Module) -> list[_BatchNorm]:
-    """Give a network's BatchNorm layers."""
+    """Return a network's BatchNorm layers."""
     return [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]

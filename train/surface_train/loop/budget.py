@@ -1,15 +1,86 @@
-"""How long a run may take, counted from where the run began."""
+"""The time limit of a session, and how long the parts of a run take: whether another step still fits."""
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+_MARGIN = 1.2  # on what a part took before
+_STEP_MEMORY = 0.9  # of the slowest step's time, what the next step still remembers
 
 
 class Budget:
-    """Seconds that a run may take, from now on; infinite where nobody set any."""
+    """Seconds that a session may take, from now on; infinite without a limit."""
 
     def __init__(self, budget_s: float) -> None:
         self._ends_s = time.monotonic() + budget_s
+        self.is_limited = budget_s < math.inf
 
     @property
     def left_s(self) -> float:
-        """Give the seconds that are left, below 0 when they are over."""
+        """Seconds left, below 0 when they are over."""
         return self._ends_s - time.monotonic()
+
+
+@dataclass(kw_only=True)
+class Timings:
+    """The longest time that each part of this run took, and the time to keep for what is still to come."""
+
+    thresholds: int
+    """Thresholds that the final search scores."""
+    batchnorm_steps: int
+    """Batches that the averaged weights' BatchNorm statistics take."""
+    step_s: float = 0.0
+    save_s: float = 0.0
+    validation_s: float = 0.0
+    """Prediction, score at one threshold, and picture."""
+    score_s: float = 0.0
+    """Of a validation, the score at one threshold."""
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Time a step. One slow step is forgotten over the next ones."""
+        started_s = time.monotonic()
+        yield
+        self.step_s = max(_STEP_MEMORY * self.step_s, time.monotonic() - started_s)
+
+    @contextmanager
+    def save(self) -> Iterator[None]:
+        """Time a save of the state."""
+        started_s = time.monotonic()
+        yield
+        self.save_s = max(self.save_s, time.monotonic() - started_s)
+
+    @contextmanager
+    def validation(self) -> Iterator[None]:
+        """Time a validation."""
+        started_s = time.monotonic()
+        yield
+        self.validation_s = max(self.validation_s, time.monotonic() - started_s)
+
+    @contextmanager
+    def score(self) -> Iterator[None]:
+        """Time the scoring of a validation's cases at one threshold."""
+        started_s = time.monotonic()
+        yield
+        self.score_s = max(self.score_s, time.monotonic() - started_s)
+
+    @property
+    def finish_s(self) -> float:
+        """Seconds that the end of the run takes, 0 before the first validation.
+
+        The averaged and the best single weights are predicted and scored, one of the two at every threshold.
+        """
+        if not self.validation_s:
+            return 0.0
+        return 2 * self.validation_s + self.thresholds * self.score_s + self.batchnorm_steps * self.step_s
+
+    @property
+    def next_step_s(self) -> float:
+        """Seconds to keep for one more step, a save and the end of the run, with a margin."""
+        return _MARGIN * (self.step_s + self.save_s + self.finish_s)
+
+    def fold_s(self, share: float) -> float:
+        """Seconds to keep for a validation of `share` times as many cases as usual, with a margin."""
+        return _MARGIN * self.validation_s * share

@@ -1,7 +1,7 @@
-"""The end of a training: the averaged weights are checked against the single best, and the better ones shipped."""
+"""The end of a training: the averaged weights are validated against the single best, and the better ones ship."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,113 +10,117 @@ from torch import nn
 from surface_kernel.networks import weights
 from surface_kernel.networks.network import restore
 from surface_kernel.networks.placing import place
-from surface_train.checks import validate
-from surface_train.checks.validate import Checked, Predicted
+from surface_train.checks.validate import Predicted, Validated
 from surface_train.loop.average import recompute_batchnorm
 from surface_train.loop.budget import Budget
-from surface_train.loop.run import Run
+from surface_train.loop.parts import TrainingParts
 
 log = logging.getLogger("surface_train")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """Weights that may be shipped: where they lie, the network, what it scored and predicted."""
+    """Weights that may ship."""
 
     name: str
+    """Of their file in the run's folder, without its ending."""
     network: nn.Module
-    result: Checked | None
-    predicted: list[Predicted]
+    result: Validated | None = None
+    """Their validation, None without one."""
+    predicted: list[Predicted] = field(default_factory=list)
+    """This process's predictions of that validation."""
     n_averaged: int = 0
 
 
-def finish(run: Run, budget: Budget) -> Path:
-    """Choose between averaged and single weights, find the threshold, and write the weights to ship; give the file.
+def finish(parts: TrainingParts, budget: Budget) -> Path:
+    """Choose between averaged and single weights, search the threshold, and write the weights to ship.
 
-    Where there is nothing to check on, or no time left to, the averaged weights ship, else the latest, and their
-    metadata says "ungated". It also says whether the run is finished: one that the budget ended is not, and goes on.
+    Where there are no validation cases, or no time is left for them, the averaged weights ship, else the latest, and
+    their metadata says "ungated". It also says whether the run is finished: one that was stopped by its time limit is
+    not, and can be resumed.
+
+    Returns:
+        The weights file.
     """
-    in_time = run.group.as_rank_0(budget.left_s > run.finish_s)
-    chosen = _averaged(run, in_time) if run.average.count else None
-    if chosen is None or (chosen.result and not _passes(run, chosen.result)):
-        chosen = _single(run, in_time) or chosen
-    assert chosen is not None
-    more: dict[str, object] = {"shipped": chosen.name, "n_averaged": chosen.n_averaged}
-    more["finished"] = run.progress.epoch >= run.last_epoch and (in_time or not run.checked)
+    training, writer = parts.training, parts.writer
+    # Clocks differ: one process decides for all, or the others would wait for its cases for ever.
+    in_time = parts.group.as_rank_0(budget.left_s > parts.timings.finish_s)
+    chosen = _averaged(parts, in_time) if training.average.count else None
+    if chosen is None or (chosen.result and not _passes_gate(parts, chosen.result)):
+        chosen = _single(parts, in_time)
     result = chosen.result
+    more: dict[str, object] = {
+        "shipped": chosen.name,
+        "n_averaged": chosen.n_averaged,
+        "finished": training.is_done and (in_time or not parts.validator.cases),
+    }
     if result and in_time:
-        swept = validate.sweep(chosen.predicted, run.group)
+        swept = parts.validator.sweep(chosen.predicted)
         result = max(swept, key=lambda row: row.score)
-        log.info("score by threshold: %s", ", ".join(f"{row.threshold:.2f}: {row.score:.4f}" for row in swept))
         more["score_by_threshold"] = {f"{row.threshold:.2f}": round(row.score, 6) for row in swept}
-        if whole := _whole_fold(run, chosen.network, result, budget):
-            more["whole_fold"] = {"cases": len(run.sides.validation), **whole.rounded()}
-    if run.group.primary:
-        run.write(run.record.weights, chosen.network, result, **more)
-    return run.record.weights
+        if whole := _whole_fold(parts, chosen.network, budget, threshold=result.threshold):
+            more["whole_fold"] = {"cases": len(parts.validator.fold), **whole.rounded()}
+    path = writer.folder.weights
+    writer.write_weights(path, chosen.network, progress=training.progress, result=result, more=more)
+    return path
 
 
-def _averaged(run: Run, in_time: bool) -> _Candidate:
-    """Give the averaged weights, with BatchNorm statistics of their own, validated where that can be."""
-    settings = run.settings
-    averaged = place(restore(settings.network, run.average.mean), run.device)
+def _averaged(parts: TrainingParts, in_time: bool) -> _Candidate:
+    """Return the averaged weights, with BatchNorm statistics of their own, validated where that is possible."""
+    settings, average, writer = parts.settings, parts.training.average, parts.writer
+    network = place(restore(settings.network, average.mean), parts.device)
     first = settings.epochs * settings.steps_per_epoch * settings.optimiser.accumulate  # batches that no step has seen
-    unseen = run.sampler.batches(first, first + settings.average.batchnorm_steps)
-    recompute_batchnorm(averaged, (torch.from_numpy(batch.images)[:, None] for batch in unseen), run.device)
-    run.group.share(averaged)
+    unseen = parts.sampler.batches(first, first + settings.average.batchnorm_steps)
+    recompute_batchnorm(network, (torch.from_numpy(batch.images)[:, None] for batch in unseen), parts.device)
+    parts.group.share(network)  # each process has measured the statistics on batches of its own
     result, predicted = None, list[Predicted]()
-    if run.checked and in_time:
-        result, predicted = run.validate(averaged, f"Average of {run.average.count}")
-    if run.group.primary:
-        run.write(run.record.averaged, averaged, result, n_averaged=run.average.count)
-    if result is None:
-        log.info("the average of %d is not checked: %s", run.average.count, _why(run))
-    return _Candidate(run.record.averaged.stem, averaged, result, predicted, run.average.count)
+    if parts.validator.cases and in_time:
+        result, predicted = parts.validate(network, f"Average of {average.count}")
+    else:
+        reason = "time budget exhausted" if parts.validator.cases else "no validation cases"
+        log.info("averaged weights (%d snapshots) not validated: %s", average.count, reason)
+    path, progress = writer.folder.averaged, parts.training.progress
+    writer.write_weights(path, network, progress=progress, result=result, more={"n_averaged": average.count})
+    return _Candidate(name=path.stem, network=network, result=result, predicted=predicted, n_averaged=average.count)
 
 
-def _why(run: Run) -> str:
-    return "the budget ends" if run.checked else "there are no cases to check on"
-
-
-def _passes(run: Run, averaged: Checked) -> bool:
-    """Gate the averaged weights: they ship unless they validate worse, by more than the margin."""
-    best, margin = run.progress.best_score, run.settings.average.gate_margin
-    passes = averaged.score >= best - margin
+def _passes_gate(parts: TrainingParts, averaged: Validated) -> bool:
+    """Whether the averaged weights ship: unless they score worse than the best single ones by more than the margin."""
+    progress, margin = parts.training.progress, parts.settings.average.gate_margin
+    passes = averaged.score >= progress.best_score - margin
     log.info(
-        "shipping %s: score %.4f averaged, %.4f best single (epoch %d), a difference of %+.4f, margin %.4f",
-        *("the averaged weights" if passes else "the single best", averaged.score, best, run.progress.best_epoch),
-        *(averaged.score - best, margin),
+        "using the %s weights: score %.4f averaged, %.4f best single (epoch %d), difference %+.4f, margin %.4f",
+        "averaged" if passes else "best single",
+        averaged.score,
+        progress.best_score,
+        progress.best_epoch,
+        averaged.score - progress.best_score,
+        margin,
     )
     return passes
 
 
-def _single(run: Run, in_time: bool) -> _Candidate | None:
-    """Give the single best weights, else the latest; None where an average must do because nothing was validated."""
-    if not run.progress.best_epoch:
-        log.info("shipping the latest weights: none were averaged and none were checked")
-        return _Candidate(run.record.last.stem, run.network, None, [])
-    metadata, tensors = weights.load(run.record.best)
-    network = place(restore(metadata.architecture, tensors), run.device)
-    result, predicted = None, list[Predicted]()
-    if in_time:
-        result, predicted = run.validate(network, "Best")
-    return _Candidate(run.record.best.stem, network, result, predicted)
+def _single(parts: TrainingParts, in_time: bool) -> _Candidate:
+    """Return the best single weights, else the latest where no validation happened."""
+    folder = parts.writer.folder
+    if not parts.training.progress.best_epoch:
+        log.info("using the latest weights: no averaging and no validation happened")
+        return _Candidate(name=folder.last.stem, network=parts.training.network)
+    metadata, tensors = weights.load(folder.best)
+    network = place(restore(metadata.architecture, tensors), parts.device)
+    if not in_time:
+        return _Candidate(name=folder.best.stem, network=network)
+    result, predicted = parts.validate(network, "Best")
+    return _Candidate(name=folder.best.stem, network=network, result=result, predicted=predicted)
 
 
-def _whole_fold(run: Run, network: nn.Module, result: Checked, budget: Budget) -> Checked | None:
-    """Score the whole fold at the chosen threshold, a volume at a time, where it is more than what was checked."""
-    cases = run.sides.validation
-    if not run.settings.validation.whole_fold or len(cases) <= len(run.checked):
+def _whole_fold(parts: TrainingParts, network: nn.Module, budget: Budget, *, threshold: float) -> Validated | None:
+    """Validate on the whole fold at the chosen threshold, where it is more than the cases of every validation."""
+    validator = parts.validator
+    if not parts.settings.validation.whole_fold or len(validator.fold) <= len(validator.cases):
         return None
-    needed_s = 1.2 * run.validation_s * len(cases) / len(run.checked)
-    if run.group.as_rank_0(budget.left_s < needed_s):
-        log.info("the whole fold is not scored: its %d cases take about %.0f s", len(cases), needed_s)
+    needed_s = parts.timings.fold_s(len(validator.fold) / len(validator.cases))
+    if parts.group.as_rank_0(budget.left_s < needed_s):
+        log.info("whole fold not validated: its %d cases take about %.0f s", len(validator.fold), needed_s)
         return None
-    predictions = validate.predict(network, cases, run.settings, run.device, run.group)
-    rows = run.group.gather([validate.check_case(row, result.threshold) for row in predictions])
-    whole = validate.mean_checked(rows)
-    log.info(
-        "the whole fold, %d cases at threshold %.2f: score %.4f, surface Dice %.4f, topology %.4f, VOI score %.4f",
-        *(len(cases), result.threshold, whole.score, whole.surface_dice, whole.topo_score, whole.voi_score),
-    )
-    return whole
+    return validator.validate_fold(network, threshold)

@@ -1,4 +1,4 @@
-"""The story of a training: cases, fold, patches, steps, averaged weights, their check, one weights file."""
+"""The story of a training: cases, fold, epochs, averaged weights, their validation, one weights file."""
 
 import logging
 from dataclasses import dataclass
@@ -8,78 +8,107 @@ from surface_kernel.networks.placing import choose, share_threads
 from surface_train.data import cases
 from surface_train.data.folds import ALL, Split, described, split
 from surface_train.distributed import Group, joined
-from surface_train.loop import estimate
 from surface_train.loop.budget import Budget
+from surface_train.loop.epoch import run_epoch
+from surface_train.loop.estimate import estimate
 from surface_train.loop.finish import finish
-from surface_train.loop.run import Run
+from surface_train.loop.parts import TrainingParts, assemble
 from surface_train.loop.step import precise
-from surface_train.records.record import Record
+from surface_train.records.run_folder import RunFolder
 from surface_train.settings import Settings
 
 log = logging.getLogger("surface_train")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a person asks of one training."""
+    """One training, as asked for on the command line."""
 
     settings_file: Path
+    """Copied into the run's folder."""
     settings: Settings
+    """The settings read from it."""
     data: Path
+    """The competition's folder, with train.csv."""
     fold: str
+    """The validation fold, "0" and up, or "all" to train on every case."""
     out: Path
+    """The run's folder."""
     init: Path | None = None
+    """Weights file to initialise from."""
     resume: bool = False
+    """Whether to resume the run in `out`."""
     device: str | None = None
+    """"cpu", "cuda" or "cuda:N"; without it a GPU, where there is one."""
     budget_s: float = float("inf")
+    """Time limit of this session."""
 
 
 def fit(request: Request) -> Path:
-    """Train, average, check; give the weights to ship. Raises what the parts raise, before hours are spent."""
+    """Train, average and validate, and return the weights file to ship.
+
+    Raises:
+        ValueError, RuntimeError, OSError: from the parts, those of settings and data before hours are spent.
+    """
     budget = Budget(request.budget_s)
     with joined() as group:
-        run = _run(request, group)
-        record = run.record
-        resumable = (
-            record.begin(request.settings_file, run.sides, request.resume, request.init) if group.primary else False
-        )
-        if group.as_rank_0(resumable):
-            run.resume()
-        else:
-            run.save()
-        while run.progress.epoch < run.last_epoch:
-            if not run.epoch(budget):
-                log.info("stopping at step %d: the budget ends; --resume goes on from here", run.progress.step)
+        parts = _prepare(request, group)
+        _begin(parts, request)
+        while not parts.training.is_done:
+            if not run_epoch(parts, budget):
+                log.info("time limit: saved at step %d; continue with --resume", parts.training.progress.step)
                 break
-        return finish(run, budget)
+        return finish(parts, budget)
 
 
 def forecast(request: Request) -> str:
-    """Tell what a training would take, from a few of its steps; nothing is written."""
+    """Return the expected time and memory of a training, measured on a few steps; nothing is written."""
     with joined() as group:
-        return estimate.estimate(_run(request, group)).text
+        return estimate(_prepare(request, group)).text
 
 
-def _run(request: Request, group: Group) -> Run:
+def _begin(parts: TrainingParts, request: Request) -> None:
+    """Make the run's folder and save its first state, or resume from the last one."""
+    training, folder, group = parts.training, parts.writer.folder, parts.group
+    resumable = group.primary and folder.begin(
+        request.settings_file, parts.split, resume=request.resume, init=request.init
+    )
+    if not group.as_rank_0(resumable):
+        training.save(folder.state)
+        return
+    training.load(folder.state)
+    if group.primary:
+        folder.forget_after(training.progress.epoch)
+    log.info("resumed after step %d, in epoch %d", training.progress.step, training.progress.epoch + 1)
+
+
+def _prepare(request: Request, group: Group) -> TrainingParts:
     settings = request.settings
     if not group.primary:
         log.setLevel(logging.WARNING)  # the first process speaks for all
-    sides = _sides(request)
-    named = request.device or (f"cuda:{group.local_rank}" if group.size > 1 else None)
-    device = precise(choose(named), settings.optimiser)
+    sides = _split(request)
+    name = request.device or (f"cuda:{group.local_rank}" if group.size > 1 else None)
+    device = precise(choose(name), settings.optimiser)
     share_threads(device)
     log.info("training on %s%s", device, f", {group.size} processes" if group.size > 1 else "")
-    return Run(settings, sides, Record(request.out), device, group, request.init)
+    return assemble(
+        settings=settings,
+        split=sides,
+        folder=RunFolder(request.out),
+        device=device,
+        group=group,
+        init=request.init,
+    )
 
 
-def _sides(request: Request) -> Split:
+def _split(request: Request) -> Split:
     settings = request.settings
-    whole, missing = cases.read(request.data, settings.exclude, settings.labels_dir)
+    listed, missing = cases.read(request.data, settings.exclude, settings.labels_dir)
     if missing:
-        log.info("%d rows of train.csv have no image or no label and are left out", missing)
-    sides = split(whole, request.fold, kind=settings.folds, count=settings.fold_count)
+        log.info("%d rows of train.csv skipped: image or label missing", missing)
+    sides = split(listed, request.fold, kind=settings.folds, count=settings.fold_count)
     if request.fold != ALL:
-        log.info("%s", described(whole, settings.folds, settings.fold_count))
+        log.info("%s", described(listed, settings.folds, settings.fold_count))
     for name, side in (("training", sides.training), ("validation", sides.validation)):
         scrolls = ", ".join(f"scroll {scroll}: {count}" for scroll, count in cases.sizes_by_scroll(side).items())
         log.info("%s: %d cases%s", name, len(side), f" ({scrolls})" if scrolls else "")

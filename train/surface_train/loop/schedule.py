@@ -1,4 +1,4 @@
-"""The learning rate at every step: warm-up, a way down, then constant while weights are averaged."""
+"""The learning rate at every step: warm-up, decay, then constant while weights are averaged."""
 
 import math
 
@@ -8,12 +8,17 @@ _POLY_POWER = 0.9  # Chen et al. 2017, as nnU-Net has it
 _PLATEAU_FACTOR = 0.1
 
 
-def learning_rate(step: int, settings: Settings, averaging_from: int, drops: int = 0) -> float:
-    """Give the learning rate of step `step`, counted from 0 over the whole run.
+def learning_rate(step: int, settings: Settings, *, averaging_from: int, drops: int = 0) -> float:
+    """Return the learning rate of a step.
 
-    averaging_from: the epoch, counted from 1, in which averaging begins. From then on the rate is constant: averages
-    need weights that keep moving (Izmailov et al. 2018). "cosine" and "poly" arrive at that constant at the planned
-    epoch. drops: how often a "plateau" was met; each takes a tenth, never below the constant.
+    While weights are averaged the rate is constant: averages need weights that keep moving (Izmailov et al. 2018).
+    "cosine" and "poly" arrive at that constant at the planned epoch.
+
+    Args:
+        step: counted from 0 over the whole run.
+        settings: the run's.
+        averaging_from: the epoch, counted from 1, in which averaging begins.
+        drops: how often a "plateau" was met; each divides the rate by ten, never below the constant.
     """
     optimiser, average = settings.optimiser, settings.average
     warmup = min(1.0, (step + 1) / optimiser.warmup_steps) if optimiser.warmup_steps else 1.0

@@ -11,86 +11,107 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from surface_train.loop.average import Average
+from surface_kernel import disk
+from surface_train.loop.average import WeightAverage
 
 FORMAT = "surface-training/2"
 
 
 class StateError(ValueError):
-    """A training state that cannot be continued from."""
+    """A training state that cannot be resumed from."""
 
 
-@dataclass
-class Progress:
-    """How far a run has come. settings, split: digests, so that no other run is continued by mistake.
-
-    step: of the whole run; the epoch that it lies in may be half done, and then `totals` in the state holds that
-    epoch's sums. averaging_from: the epoch in which averaging begins, or began. stale, plateau: validations in a row
-    that were not better, for the patience and since the last drop of the learning rate. strikes: the sentinel's.
-    init: sha256 of the weights file that the run began with, empty where it began with none.
-    """
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgress:
+    """How far a run has come. The names are those in the state's metadata."""
 
     settings: str
+    """Digest of the settings: a state of other settings is refused."""
     split: str
+    """Digest of the split: a state of another fold is refused."""
     averaging_from: int
+    """The epoch in which averaging begins, or began; counted from 1."""
     step: int = 0
+    """Steps done in the whole run. The epoch may be half done: then the state's `totals` hold its sums so far."""
     epoch: int = 0
+    """Epochs done."""
     averaged: int = 0
+    """States in the average when this was saved."""
     best_score: float = -1.0
+    """The best validation's score."""
     best_epoch: int = 0
+    """The epoch of the best validation, 0 before the first."""
     stale: int = 0
+    """Consecutive validations without a new best."""
     plateau: int = 0
+    """The same, counted from the last drop of the learning rate."""
     drops: int = 0
+    """Times that a plateau lowered the learning rate."""
     strikes: int = 0
+    """Consecutive validations past one of the sentinel's limits."""
     init: str = ""
+    """sha256 of the weights file that the run was initialised from; empty without one."""
     scaler: dict[str, Any] = field(default_factory=dict)
+    """State of the gradient scaler; empty where the precision needs none."""
 
 
 def save(
     path: Path,
-    progress: Progress,
+    *,
+    progress: TrainingProgress,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
-    average: Average,
+    average: WeightAverage,
     totals: Tensor,
 ) -> None:
-    """Write the state so that it appears complete under `path` or not at all. totals: of the epoch so far, float64."""
-    progress.averaged = average.count
+    """Write a state that appears complete under `path` or not at all.
+
+    Args:
+        path: the file, replaced.
+        progress: written with the average's count.
+        network: the weights of the latest step.
+        optimiser: its moments and counts; its settings come from the run's settings.
+        average: the averaged weights so far.
+        totals: sums of the epoch's values so far, float64.
+    """
     tensors: dict[str, Tensor] = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"average/{name}": tensor for name, tensor in average.mean.items()}
     for index, entries in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in entries.items()}
     tensors["totals"] = totals
-    metadata = {"format": FORMAT, "progress": json.dumps(asdict(progress))}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    metadata = {"format": FORMAT, "progress": json.dumps(asdict(progress) | {"averaged": average.count})}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with disk.replacing(path) as partial:  # a large state is streamed, not first made in memory
+        save_file(plain, partial, metadata)
 
 
 def load(
-    path: Path, wanted: Progress, network: nn.Module, optimiser: torch.optim.Optimizer, decay: float | None
-) -> tuple[Progress, Average, Tensor]:
-    """Put network and optimiser back into a saved state; give the rest of it.
+    path: Path, *, expected: TrainingProgress, network: nn.Module, optimiser: torch.optim.Optimizer, decay: float | None
+) -> tuple[TrainingProgress, WeightAverage, Tensor]:
+    """Read a state: put network and optimiser back into it, and return the rest.
 
-    decay: of the average, see there. Raises StateError when there is no state, or when it belongs to other settings
-    or another split than `wanted`.
+    Args:
+        path: the file.
+        expected: the progress of a new run, whose digests the state must have.
+        network: overwritten; it is left alone when the state is refused.
+        optimiser: overwritten, its learning rate aside.
+        decay: of the average, as in `WeightAverage`.
+
+    Returns:
+        The progress, the average, and the sums of the epoch that is half done, float64 on the CPU.
+
+    Raises:
+        StateError: when there is no state, or it belongs to other settings or another split.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no mapping
-    except (OSError, safetensors.SafetensorError) as error:
-        raise StateError(f"{path}: found no readable training state ({error}), wanted one to resume from") from error
-    if metadata.get("format") != FORMAT:
-        raise StateError(f"{path}: found format {metadata.get('format')}, wanted {FORMAT}")
-    progress = Progress(**json.loads(metadata["progress"]))
+    metadata, tensors = _read(path)
+    progress = TrainingProgress(**json.loads(metadata["progress"]))
     for name in ("settings", "split"):
-        found, own = getattr(progress, name), getattr(wanted, name)
-        if found != own:
-            raise StateError(f"{path}: found a run of other {name} ({found:.12}…), wanted this run's ({own:.12}…)")
+        got, own = getattr(progress, name), getattr(expected, name)
+        if got != own:
+            raise StateError(
+                f"{path}: expected the state of a run with this {name} ({own:.12}…), got {name} {got:.12}…; "
+                "resume with what the run began with, or start a new run in another folder"
+            )
     network.load_state_dict(_under("network/", tensors))
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimiser/", tensors).items():
@@ -99,7 +120,19 @@ def load(
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
     place = next(network.parameters()).device
     mean = {name: tensor.to(place) for name, tensor in _under("average/", tensors).items()}
-    return progress, Average(decay, mean, progress.averaged), tensors["totals"]
+    return progress, WeightAverage(decay, mean=mean, count=progress.averaged), tensors["totals"]
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise StateError(f"{path}: expected a training state ({FORMAT}), got no readable one: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise StateError(f"{path}: expected a training state ({FORMAT}), got format {metadata.get('format')}")
+    return metadata, tensors
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One step of a training: batches in, weights moved. Precision, gradient accumulation and several GPUs live here."""
+"""One step of a training: batches in, weights moved. Precision, gradient accumulation and several GPUs are here."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,36 +24,41 @@ class PrecisionError(ValueError):
 
 
 def precise(device: Device, optimiser: Optimiser) -> Device:
-    """Give the device with the precision to train in. Raises PrecisionError.
+    """Return the device with the precision to train in.
 
     A GPU trains in bfloat16 where it has units for it (since Ampere), which needs no loss scaling; else in float16.
+
+    Raises:
+        PrecisionError: when the settings ask for a precision that the device does not have.
     """
-    cuda, wanted = device.name.startswith("cuda"), optimiser.precision
+    cuda, precision = device.is_gpu, optimiser.precision
     has_bfloat16 = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
-    if wanted == "auto":
+    if precision == "auto":
         return replace(device, dtype="bfloat16") if cuda and has_bfloat16 else device
-    if wanted == "float16" and not cuda:
-        raise PrecisionError('optimiser.precision: found "float16" on a CPU, wanted "bfloat16", "float32" or "auto"')
-    if wanted == "bfloat16" and not has_bfloat16:
-        raise PrecisionError(f'optimiser.precision: found "bfloat16", wanted "float16", which {device.name} is fast in')
-    return replace(device, dtype=wanted)
+    if precision == "float16" and not cuda:
+        raise PrecisionError('optimiser.precision: expected "bfloat16", "float32" or "auto" on a CPU, got "float16"')
+    if precision == "bfloat16" and not has_bfloat16:
+        own = f'expected "float16" or "auto" on {device.name}, which has no bfloat16 units'
+        raise PrecisionError(f'optimiser.precision: {own}, got "bfloat16"')
+    return replace(device, dtype=precision)
 
 
 class Stepper:
-    """A network on its device, with what moves its weights.
+    """A network on its device, with the optimiser that moves its weights.
 
-    `network` is the plain module, for states and validation; what steps run through is wrapped where settings ask.
+    `network` is the plain module, for states and validation; steps run through a compiled or parallel one where the
+    settings or the group ask for it.
     """
 
-    def __init__(self, network: nn.Module, settings: Settings, device: Device, group: Group) -> None:
-        self.settings, self.device, self.group = settings, device, group
+    def __init__(self, network: nn.Module, *, settings: Settings, device: Device, group: Group) -> None:
+        self.settings, self.device = settings, device
         if settings.optimiser.sync_batchnorm:
-            if not device.name.startswith("cuda"):
-                raise PrecisionError('optimiser.sync_batchnorm: found a CPU, wanted GPUs, or norm = "instance"')
+            if not device.is_gpu:
+                raise PrecisionError('optimiser.sync_batchnorm: expected GPUs, got a CPU; use norm = "instance"')
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network = place(network, device)
         self.optimiser = _optimiser(self.network, settings.optimiser)
-        # A scaler keeps float16's small gradients from becoming 0; the other precisions reach as far as float32.
+        # A scaler keeps float16's small gradients from becoming 0; the others have the range of float32.
         self.scaler = torch.amp.GradScaler(device.name.split(":")[0], enabled=device.dtype == "float16")
         compiled = settings.optimiser.compile
         running = cast(nn.Module, torch.compile(self.network)) if compiled else self.network
@@ -61,11 +66,18 @@ class Stepper:
         self._running = self._parallel or running
 
     def step(self, batches: Sequence[Batch], rate: float) -> dict[str, Tensor]:
-        """Move the weights by the mean gradient of some batches, at a learning rate.
+        """Move the weights by the mean gradient of some batches.
 
-        Give the means over the batches of "loss", of every term that has a weight, and of "variance_of_p", the
-        probabilities' raw variance: float32, on the device. Raises RuntimeError when the gradient is not finite,
-        unless a scaler deals with it.
+        Args:
+            batches: whose gradients are added up.
+            rate: the learning rate.
+
+        Returns:
+            The means over the batches of "loss", of every term that has a weight, and of "variance_of_p", the
+            probabilities' raw variance: float32 scalars on the device.
+
+        Raises:
+            RuntimeError: when the gradient is not finite and no scaler deals with it.
         """
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
@@ -84,7 +96,7 @@ class Stepper:
         return means
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Give what `step` would of one batch, with the network in evaluation mode and nothing moved."""
+        """Return what `step` would for one batch, with the network in evaluation mode and nothing moved."""
         self.network.eval()
         with torch.no_grad(), autocast(self.device):
             logits = self.network(self._images(batch))
@@ -119,8 +131,8 @@ class Stepper:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.optimiser.clip_norm)
         # A scaler skips a step whose gradient is not finite; without one such a step would spoil the weights for good.
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            found = f"a loss of {value.item()} with a gradient of norm {norm.item()}"
-            raise RuntimeError(f"found {found}, wanted finite ones: lower the learning rate")
+            got = f"a loss of {value.item()} with a gradient of norm {norm.item()}"
+            raise RuntimeError(f"expected a finite loss and gradient, got {got}; lower the learning rate")
         self.scaler.step(self.optimiser)
         self.scaler.update()
 
@@ -132,7 +144,7 @@ class Stepper:
         return Truth(self._moved(torch.from_numpy(batch.labels)), maps)
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        if self.device.name.startswith("cuda"):
+        if self.device.is_gpu:
             return tensor.pin_memory().to(self.device.name, non_blocking=True)
         return tensor
 
@@ -147,7 +159,7 @@ def _optimiser(network: nn.Module, chosen: Optimiser) -> torch.optim.Optimizer:
 
 def _parallel(network: nn.Module, settings: Settings, device: Device) -> DistributedDataParallel:
     name, _, index = device.name.partition(":")
-    # EfficientNets keep a head of their own that no decoder asks for: its gradients never come.
+    # EfficientNets keep a classification head that no decoder uses: its gradients never come.
     idle = settings.network.encoder.startswith("efficientnet")
     places = [int(index or 0)] if name == "cuda" else None
     return DistributedDataParallel(network, places, find_unused_parameters=idle)

@@ -1,7 +1,7 @@
-"""A run's epochs as TensorBoard reads them: one file of events an epoch, whole or not there.
+"""A run's epochs as TensorBoard reads them: one file of events per epoch, complete or absent.
 
 The library names its files after the machine and appends to them for hours. Here each epoch's file is written aside,
-then put in place under a name of its own, so that a killed run leaves no half event, and a resumed one no double.
+then put in place under a name of its own, so that a killed run leaves no half event and a resumed one no duplicate.
 """
 
 import logging
@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from surface_kernel import disk
+
 _PREFIX = "events.out.tfevents."  # TensorBoard takes any file with "tfevents" in its name, in the names' order
 _WHOLE_RUN = ("learning_rate", "seconds")
 log = logging.getLogger("surface_train")
@@ -20,28 +22,28 @@ log = logging.getLogger("surface_train")
 
 @cache
 def can_write() -> bool:
-    """Say whether TensorBoard's library is there; where it is not, that is said in the log, once."""
-    found = find_spec("tensorboard") is not None
-    if not found:
-        log.info("no events for TensorBoard: it is not installed here; a resumed run writes them from log.csv")
-    return found
+    """Whether TensorBoard's library is installed; where it is not, the log says so, once."""
+    installed = find_spec("tensorboard") is not None
+    if not installed:
+        log.info("TensorBoard is not installed: no events are written; a resumed run makes up for them from log.csv")
+    return installed
 
 
 def written(folder: Path, epoch: int) -> bool:
-    """Say whether an epoch's events lie there."""
-    return (folder / f"{_PREFIX}{epoch:06}").is_file()
+    """Whether an epoch's events are in the folder."""
+    return _file(folder, epoch).is_file()
 
 
 def write(folder: Path, row: Mapping[str, Any], picture: Path | None = None) -> None:
     """Write a row of the log, and a PNG where there is one, as the events of epoch `row["epoch"]`.
 
-    Entries that are no numbers, such as those of an epoch without validation, are left out. What was written of this
-    epoch before is replaced.
+    Entries that are not numbers, such as those of an epoch without validation, are left out. What was written for
+    this epoch before is replaced.
     """
     epoch = int(row["epoch"])
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as aside, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the library's own making, and no reason to stop a training
+        warnings.simplefilter("ignore")  # of the library's own making, and not a reason to stop a training
         from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(aside) as writer:
@@ -50,23 +52,27 @@ def write(folder: Path, row: Mapping[str, Any], picture: Path | None = None) -> 
             if picture is not None:
                 writer.add_image("val/picture", _pixels(picture), epoch, dataformats="HWC")
         (made,) = Path(aside).iterdir()
-        partial = folder / f"{epoch:06}.partial"
-        partial.write_bytes(made.read_bytes())
-    partial.replace(folder / f"{_PREFIX}{epoch:06}")
+        disk.put(_file(folder, epoch), made.read_bytes())
 
 
 def forget_after(folder: Path, epoch: int) -> None:
-    """Drop the events of later epochs than `epoch`. Without a folder there is nothing to do."""
+    """Remove the events of epochs after `epoch`; a missing folder has none."""
     for path in folder.glob(f"{_PREFIX}*"):
-        if int(path.name.removeprefix(_PREFIX)) > epoch:
+        number = path.name.removeprefix(_PREFIX)
+        half_written = path.suffix == disk.PARTIAL  # by a process that was killed; TensorBoard would read it
+        if half_written or (number.isdecimal() and int(number) > epoch):
             path.unlink()
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
-    """Give a row's numbers under TensorBoard's names: train/…, val/…, and those of the whole run without a group."""
+    """Return a row's numbers under TensorBoard's names: train/…, val/…, and those of the whole run without a group."""
     return {
         _tag(name): value for name, entry in row.items() if name != "epoch" and (value := _number(entry)) is not None
     }
+
+
+def _file(folder: Path, epoch: int) -> Path:
+    return folder / f"{_PREFIX}{epoch:06}"
 
 
 def _tag(name: str) -> str:

@@ -1,0 +1,99 @@
+"""One epoch of a run: train, validate when it is due, write, and act on the result."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+
+from surface_train.checks.sentinel import Collapse
+from surface_train.checks.validate import Validated
+from surface_train.loop.budget import Budget
+from surface_train.loop.parts import TrainingParts
+from surface_train.loop.patience import decide
+from surface_train.loop.validation import listed
+
+log = logging.getLogger("surface_train")
+
+_VALIDATED = ("loss", *(field.name for field in fields(Validated)))  # the columns of a validation, empty without one
+
+
+def run_epoch(parts: TrainingParts, budget: Budget) -> bool:
+    """Train an epoch, or what is left of it, and save the state.
+
+    Returns:
+        Whether the epoch ended; False when the time limit came first.
+
+    Raises:
+        Collapse: when the sentinel stops the run; the state is saved then, too.
+    """
+    training, folder = parts.training, parts.writer.folder
+    started_s = time.monotonic()
+    means = training.train_epoch(budget)
+    if means is None:
+        training.save(folder.state)
+        return False
+    row = _trained(parts, means, time.monotonic() - started_s)
+    loss, result = _validate(parts) if _is_due(parts) else (None, None)
+    row |= _validated(loss, result)
+    number = training.progress.epoch
+    parts.writer.write_row(row, folder.folder / f"epoch_{number}.png" if result else None)
+    parts.writer.write_weights(folder.last, training.network, progress=training.progress, result=result)
+    collapse = _act_on(parts, result) if result else ""
+    # The state comes last: a run that is killed before it does the epoch again and writes the same files once more.
+    training.save(folder.state)
+    if collapse:
+        raise Collapse(collapse)
+    return True
+
+
+def _trained(parts: TrainingParts, means: Mapping[str, float], seconds: float) -> dict[str, object]:
+    """Log the epoch's loss and its terms, and return the first columns of its row."""
+    number = parts.training.progress.epoch
+    terms = {name: value for name, value in means.items() if name not in ("loss", "variance_of_p")}
+    log.info("Epoch %d Train - Loss: %.4f (%s)", number, means["loss"], listed(terms))
+    return {
+        "epoch": number,
+        "seconds": round(seconds, 1),
+        "learning_rate": parts.training.latest_rate,
+        "loss": means["loss"],
+        **terms,
+        "variance_of_p": means["variance_of_p"],
+    }
+
+
+def _is_due(parts: TrainingParts) -> bool:
+    training, every = parts.training, parts.settings.validation.every_epochs
+    return bool(parts.validator.cases) and (training.progress.epoch % every == 0 or training.is_done)
+
+
+def _validate(parts: TrainingParts) -> tuple[float, Validated]:
+    name = f"Epoch {parts.training.progress.epoch}"
+    loss = parts.validator.measure_loss(parts.stepper.measure, name)
+    result, _ = parts.validate(parts.training.network, name)
+    return loss, result
+
+
+def _validated(loss: float | None, result: Validated | None) -> dict[str, object]:
+    """Return the last columns of an epoch's row."""
+    values: Mapping[str, object] = {"loss": loss, **asdict(result)} if result else dict.fromkeys(_VALIDATED, "")
+    return {f"val_{name}": values[name] for name in _VALIDATED}
+
+
+def _act_on(parts: TrainingParts, result: Validated) -> str:
+    """Do what follows from a validation; return why the run must stop, empty when it need not."""
+    training, writer = parts.training, parts.writer
+    decision = decide(training.progress, result, parts.settings)
+    after = decision.progress
+    training.accept(after)
+    if decision.is_best:
+        writer.write_weights(writer.folder.best, training.network, progress=after, result=result)
+    if decision.ends_early:
+        log.info(
+            "early stopping: %d consecutive validations did not improve on epoch %d's %.4f; averaging weights over the "
+            "next %d epochs, then the run ends",
+            after.stale,
+            after.best_epoch,
+            after.best_score,
+            parts.settings.average_epochs,
+        )
+    return decision.collapse

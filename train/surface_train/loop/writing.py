@@ -1,0 +1,84 @@
+"""What a run writes while it trains: rows of its log, pictures, and weights that explain themselves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from surface_kernel.networks import weights
+from surface_kernel.networks.weights import Metadata
+from surface_train.checks.validate import Predicted, Validated
+from surface_train.data.folds import Split
+from surface_train.distributed import Group
+from surface_train.loop.state import TrainingProgress
+from surface_train.records.environment import commit
+from surface_train.records.run_folder import RunFolder
+from surface_train.settings import Settings
+
+_UNVALIDATED_THRESHOLD = 0.5
+
+
+class RunWriter:
+    """Writes into a run's folder. Only the first process of a run does; in the others every call does nothing."""
+
+    def __init__(self, *, folder: RunFolder, settings: Settings, split: Split, group: Group) -> None:
+        self.folder = folder
+        self._settings, self._split, self._writes = settings, split, group.primary
+
+    def write_row(self, row: Mapping[str, object], picture: Path | None) -> None:
+        """Append an epoch to log.csv, and show it in curves and events, with a picture where there is one."""
+        if self._writes:
+            self.folder.log(row)
+            self.folder.show(row, self._settings.loss, picture)
+
+    def draw(self, predicted: Sequence[Predicted], threshold: float, name: str) -> None:
+        """Draw the first case of a validation. name: of the weights; the PNG has it in small letters."""
+        if self._writes:
+            self.folder.picture(predicted[0], threshold, name.lower().replace(" ", "_"))
+
+    def write_weights(
+        self,
+        path: Path,
+        network: nn.Module,
+        *,
+        progress: TrainingProgress,
+        result: Validated | None,
+        more: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write a weights file with everything that its user needs to know.
+
+        Args:
+            path: the file, replaced.
+            network: whose state is written.
+            progress: of the run, when these weights were current.
+            result: their validation; without one the file says "ungated".
+            more: entries of the provenance beside the usual ones, or in their place.
+        """
+        if not self._writes:
+            return
+        settings = self._settings
+        metadata = Metadata(
+            architecture=settings.network,
+            intensity=settings.intensity,
+            tile_zyx=settings.patches.shape_zyx,
+            overlap=settings.overlap,
+            threshold=result.threshold if result else _UNVALIDATED_THRESHOLD,
+            provenance=self._provenance(progress, result) | dict(more or {}),
+        )
+        weights.save(path, network.state_dict(), metadata)
+
+    def _provenance(self, progress: TrainingProgress, result: Validated | None) -> dict[str, object]:
+        settings = self._settings
+        return {
+            "settings_sha256": settings.digest,
+            "split_sha256": self._split.digest,
+            "commit": commit(),
+            "fold": self._split.fold,
+            "label_2": settings.label_2,
+            "loss": settings.loss.preset,
+            "init_sha256": progress.init,
+            "epoch": progress.epoch,
+            "epochs": settings.epochs,
+            "n_averaged": 0,  # of single weights; `more` has the number for averaged ones
+            "validation": "ungated" if result is None else result.rounded(),
+        }
