@@ -124,7 +124,7 @@ def make_run(folder: Path, step: int, finished: bool = False) -> Path:
 def make_training_clone(folder: Path) -> Path:
     """A clone outside of git, whose owner is set, and whose packages are stand-ins."""
     sources = {
-        "kernel/surface_kernel": {"__init__": ""},
+        "kernel/surface_kernel": {"__init__": "", "message": None},
         "kernel/surface_kernel/networks": {"__init__": "", "architecture": None},
         "train/surface_score": {"__init__": ""},
         "train/surface_train": {

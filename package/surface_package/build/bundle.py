@@ -13,6 +13,7 @@ from surface_kernel.inference import settings as kernel_settings
 from surface_kernel.inference.settings import Settings
 from surface_kernel.networks import weights as kernel_weights
 from surface_kernel.networks.weights import Metadata
+from surface_kernel.postprocess.mask_settings import MaskSettings, MaskSettingsError
 from surface_package.build import leaks, licences, manifest, sources, wheels
 from surface_package.build.wheels import Pin
 from surface_package.target import DATASET_FILE, PLACEHOLDER_OWNER, dataset_metadata, is_public, read_target
@@ -105,6 +106,7 @@ def _check(asked: BundleRequest) -> _Checked:
     settings = _settings(asked.settings, len(weights))
     for path, metadata in zip(weights, members, strict=True):
         _refuse_leaks(path, "\n".join(metadata.to_strings().values()))
+    _warn_of_other_masks(settings, weights[0], members[0])
     _refuse_foreign(asked.out)
     dataset = _dataset()
     pins = wheels.needed(wheels.read_pins(), [metadata.architecture for metadata in members])
@@ -123,6 +125,27 @@ def _settings(path: Path | None, members: int) -> Settings:
         raise kernel_settings.SettingsError(f"{path}: {error}") from error
     _refuse_leaks(path, path.read_text(encoding="utf-8"))
     return settings
+
+
+def _warn_of_other_masks(settings: Settings, path: Path, first: Metadata) -> None:
+    """Warn where the first member's threshold is used, and was not chosen on masks made as the bundle makes them."""
+    if settings.mask.threshold is not None:
+        return
+    entries, expected = first.provenance.get("mask"), settings.mask
+    try:
+        if isinstance(entries, Mapping) and MaskSettings.from_entries(entries).same_but_threshold(expected):
+            return
+    except MaskSettingsError:
+        pass  # of a later version: another chain
+    got = json.dumps(entries.get("postprocess")) if isinstance(entries, Mapping) else "one that they do not say"
+    log.warning(
+        "warning: %s: the threshold %g was chosen with another post-processing, %s, than the bundle's, %s; train with the "
+        "bundle's in the settings, or name a threshold in --settings",
+        path,
+        first.threshold,
+        got,
+        json.dumps(expected.to_tables()),
+    )
 
 
 def _dataset() -> dict[str, Any] | None:

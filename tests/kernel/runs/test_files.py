@@ -8,14 +8,15 @@ from surface_kernel.runs import files, pipeline
 from surface_kernel.volumes.image_files import write_lzw
 from surface_kernel.volumes.volume import read
 
+KEEP = 'postprocess = [{step = "threshold"}]  # small components are kept\n'
 GOOD = {"20": noise((40, 33, 50), 1), "3": noise((20, 33, 40), 2)}
 
 
 @pytest.fixture
 def predict(kernel, tmp_path, weights_file, earlier_report):
-    """Predicts tmp_path / "in" into tmp_path / "out"; dust is kept."""
+    """Predicts tmp_path / "in" into tmp_path / "out"; small components are kept."""
     (tmp_path / "in").mkdir()
-    (tmp_path / "keep.toml").write_text("dust_voxels = 0\n")
+    (tmp_path / "keep.toml").write_text(KEEP)
 
     def run(*arguments, source="in", out="out"):
         options = "--weights", weights_file, "--settings", tmp_path / "keep.toml", "--device", earlier_report

@@ -89,7 +89,7 @@ def test_what_has_a_record_is_resumed(book, images, again):
     assert {case: tiff for case, (_, tiff) in found.kept.items()} == {"a": TIFF, "b": b"another"}
     assert found.unfinished == [record(images, stage=1)]  # its raw mask has not become the submission's
     assert names_in(found.folder) == [
-        *("a.0.json", "a.0.tif", "a.1.json", "a.1.mask", "a.1.sums", "a.kept.json"),
+        *("a.0.json", "a.0.tif", "a.1.json", "a.1.mask", "a.1.scanned", "a.1.sums", "a.kept.json"),
         *("b.0.json", "b.0.sums", "b.0.tif", "b.kept.json", "lock", "run.json"),
     ]
 

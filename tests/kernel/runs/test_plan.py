@@ -8,7 +8,7 @@ from surface_kernel.runs.clock import Clock
 from surface_kernel.runs.ledger import Ledger
 from surface_kernel.runs.messages import Done, StoredSums
 from surface_kernel.runs.plan import PREDICT, Plan
-from surface_kernel.runs.records import RunConditions, UnitRecord
+from surface_kernel.runs.records import KeptMask, RunConditions, UnitRecord
 from surface_kernel.runs.report import VolumeProgress
 
 SHAPE = (10, 10, 10)  # 1000 voxels: 4000 bytes of sums
@@ -60,6 +60,10 @@ def world(tmp_path):
         each.ledger.close()
 
 
+def kept(stage):
+    return KeptMask(stage=stage, sha256="0" * 64, foreground=0.25, unscanned=0.125)
+
+
 def named(unit):
     return unit and (unit.case, unit.stages[0])
 
@@ -70,7 +74,7 @@ def all_in_order(world):
     while unit := world.take():
         found.append(named(unit))
         world.done(unit)
-        world.plan.on_written(unit.case, unit.stages[0], 0.5)
+        world.plan.on_written(unit.case, kept(unit.stages[0]))
     return found
 
 
@@ -90,7 +94,8 @@ def test_units_name_their_files(world):
     scene = world(cases="a")
     first = scene.take()
     folder = scene.ledger.folder
-    assert (first.mask, first.sums, first.record) == tuple(folder / f"a.0.{kind}" for kind in ("mask", "sums", "json"))
+    kinds = "mask", "sums", "scanned", "json"
+    assert (first.mask, first.sums, first.scanned, first.record) == tuple(folder / f"a.0.{kind}" for kind in kinds)
     assert (first.earlier, first.image_sha256) == (None, None)
     scene.done(first)
     last = scene.take()
@@ -132,7 +137,7 @@ def test_a_failure_that_comes_back_or_cannot_pass_closes_a_volume(world):
 def test_a_failure_of_a_later_stage_leaves_the_earlier_ones(world):
     scene = world(cases="a")
     assert scene.done(scene.take())
-    scene.plan.on_written("a", 0, 0.25)
+    scene.plan.on_written("a", kept(0))
     scene.done(scene.take(), error="bad")
     (report,) = scene.plan.reports()
     assert (report.status, report.stages, report.foreground, report.reason) == ("partly", 1, 0.25, "bad")

@@ -18,6 +18,7 @@ from surface_kernel.inference.settings import SettingsError
 from surface_kernel.networks.architecture import LIBRARIES, Architecture
 from surface_kernel.networks.network import build as build_network
 from surface_kernel.networks.weights import Metadata, WeightsError, save
+from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.runs.mounts import read_bundle
 from surface_kernel.volumes.header import VolumeError
 from surface_kernel.volumes.image_files import write_lzw
@@ -80,6 +81,34 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("trained", "bundled", "warns"),
+    [
+        (MaskSettings(), "", False),
+        (MaskSettings(), 'views = ["none", "x"]', False),
+        (MaskSettings(), "dust_voxels = 7", True),
+        (MaskSettings(), "clear_unscanned = false", True),
+        (MaskSettings(), "dust_voxels = 7\nthreshold = 0.4", False),  # the weights' own is not used
+        (MaskSettings().with_threshold(0.3), "", False),
+        (None, "", True),  # weights of before
+    ],
+)
+def test_a_threshold_that_was_chosen_on_other_masks_is_warned_of(
+    tmp_path: Path,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+    trained: MaskSettings | None,
+    bundled: str,
+    warns: bool,
+) -> None:
+    provenance = {"mask": trained.to_entries()} if trained else {}
+    (tmp_path / "some.toml").write_text(bundled)
+    build([write_weights(tmp_path / "w", 1, **provenance)], tmp_path / "some.toml", tmp_path / "bundle", cache)
+    warnings = [line for line in caplog.messages if line.startswith("warning: ")]
+    assert len(warnings) == warns
+    assert all("the threshold 0.5 was chosen with another post-processing" in line for line in warnings)
+
+
 def test_a_bundle_holds_what_kaggle_lacks_and_is_whole(tmp_path: Path, cache: Path) -> None:
     # Two folds' files bear one name; in the bundle they are told apart by their place.
     weights = [write_weights(tmp_path / fold / "weights.safetensors", value) for fold, value in (("0", 1), ("1", 2))]
@@ -101,9 +130,12 @@ def test_a_bundle_holds_what_kaggle_lacks_and_is_whole(tmp_path: Path, cache: Pa
     assert json.loads(held["settings.json"]) == {
         "views": ["none", "x"],
         "stages": None,
-        "dust_voxels": 7,
-        "threshold": None,
         "compiled": False,
+        "clear_unscanned": True,
+        "postprocess": [
+            {"step": "threshold"},
+            {"step": "drop_small_components", "least_voxels": 7, "connectivity": 26},
+        ],
     }
     said = manifest.read(out)
     assert said["weights"] == ["member_0.safetensors", "member_1.safetensors"]

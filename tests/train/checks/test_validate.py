@@ -6,46 +6,40 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from masks import mask_settings
 from torch import nn
 
 from surface_kernel import probability
 from surface_kernel.inference.predict import PredictionError
 from surface_kernel.networks.device import Device
+from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_score import score_case
 from surface_train.checks import validate
-from surface_train.checks.validate import THRESHOLDS, Predicted, best_threshold, check, sweep
+from surface_train.checks.validate import THRESHOLDS, Predicted, check, sweep
 from surface_train.data.cases import Case, CasesError
 from surface_train.distributed import Group
 from surface_train.settings import Patches, Settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
-RUN = replace(Settings(), patches=Patches(shape_zyx=(32, 32, 32)), overlap=0.25)
+PLAIN = mask_settings(clear_unscanned=False)
+RUN = replace(Settings(), patches=Patches(shape_zyx=(32, 32, 32)), overlap=0.25, mask=mask_settings())
 
 
-def predicted(label: np.ndarray, probability: np.ndarray, name: str = "1") -> Predicted:
-    """Made by hand from probabilities: levels by counting, variance and entropy by their definitions."""
-    levels = sum((probability > threshold).astype(np.uint8) for threshold in THRESHOLDS)
+def predicted(label: np.ndarray, probability: np.ndarray, name: str = "1", *, mask: MaskSettings = PLAIN) -> Predicted:
+    """Made by hand from probabilities: logits, variance and entropy by their definitions."""
     of = probability[label != 2].astype(np.float64)
     nats = -(of * np.log(of) + (1 - of) * np.log1p(-of)) if of.size else np.zeros(1)
-    case = Case(name=name, scroll="5", image=Path(), label=Path())
-    variance = float(of.var()) if of.size else 0.0
     return Predicted(
-        case=case,
-        image=np.zeros(label.shape, np.uint8),
+        case=Case(name=name, scroll="5", image=Path(), label=Path()),
+        image=np.full(label.shape, 9, np.uint8),
         label=label,
-        levels=levels,
-        variance=variance,
+        field=np.log(probability / (1 - probability)).astype(np.float32),
+        scanned=None,
+        mask_settings=mask,
+        variance=float(of.var()) if of.size else 0.0,
         entropy=float(nats.mean()),
     )
-
-
-def dice(label: np.ndarray, mask: np.ndarray) -> float:
-    found, truth = (mask != 0) & (label != 2), label == 1
-    total = found.sum() + truth.sum()
-    return 2 * (found & truth).sum() / total if total else 1.0
 
 
 # --- the threshold
@@ -55,43 +49,37 @@ def test_the_thresholds_are_those_of_the_plan() -> None:
     assert THRESHOLDS == (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 
 
-@given(st.integers(0, 2**32), st.floats(0.3, 4))
-@settings(max_examples=60, deadline=None)
-def test_levels_hold_every_thresholds_mask_and_dice(seed: int, power: float) -> None:
-    rng = np.random.default_rng(seed)
-    label = rng.choice([0, 1, 2], (4, 5, 6), p=[0.5, 0.2, 0.3]).astype(np.uint8)
-    probability = np.clip(rng.random(label.shape) ** power + 0.1 * (label == 1), 0.01, 0.99)
-    row = predicted(label, probability)
-    for threshold, found in zip(THRESHOLDS, row.dice_by_threshold(), strict=True):
-        np.testing.assert_array_equal(row.mask(threshold), probability > threshold)
-        assert found == pytest.approx(dice(label, probability > threshold), abs=1e-12)
-
-
-@given(st.integers(0, 2**32), st.integers(1, 3))
-@settings(max_examples=30, deadline=None)
-def test_the_best_threshold_is_that_of_brute_force(seed: int, cases: int) -> None:
-    rng = np.random.default_rng(seed)
-    worlds = []
-    for _ in range(cases):
-        label = rng.choice([0, 1, 2], (4, 5, 6), p=[0.5, 0.2, 0.3]).astype(np.uint8)
-        worlds.append((label, np.clip(rng.random(label.shape) + 0.1 * (label == 1), 0.01, 0.99)))
-    means = [np.mean([dice(label, p > threshold) for label, p in worlds]) for threshold in THRESHOLDS]
-    found = best_threshold([predicted(*world) for world in worlds], Group())
-    assert means[THRESHOLDS.index(found)] == pytest.approx(max(means), abs=1e-12)
-
-
-def test_the_lowest_of_equal_thresholds_is_taken_and_label_2_has_no_say() -> None:
-    label = np.array([0, 0, 1, 1, 2, 2], np.uint8).reshape(1, 1, 6)
-    probability = np.array([0.1, 0.33, 0.61, 0.9, 0.69, 0.99]).reshape(1, 1, 6)
-    assert best_threshold([predicted(label, probability)], Group()) == 0.35
-
-
 def test_a_case_without_a_label_does_not_stop_it() -> None:
     nothing = predicted(np.full((2, 2, 2), 2, np.uint8), np.full((2, 2, 2), 0.5))
-    assert best_threshold([nothing], Group()) == 0.2
     found = check([nothing], 0.2, Group())
     assert (found.variance, found.entropy, found.dice) == (0, 0, 1)
     assert found.score == pytest.approx(1)
+
+
+# --- the mask
+
+
+def test_a_mask_is_made_as_it_is_submitted() -> None:
+    """A prediction of one voxel is submitted as none, so it validates as none."""
+    label, probability = np.zeros((8, 8, 8), np.uint8), np.full((8, 8, 8), 0.1)
+    label[4, 4, 4:6] = 1
+    probability[4, 4, 4] = 0.9
+    kept, dropped = (predicted(label, probability, mask=mask_settings(least_voxels=least)) for least in (0, 2))
+    assert check([kept], 0.5, Group()).dice == pytest.approx(2 / 3)
+    assert check([dropped], 0.5, Group()).dice == 0
+    assert dropped.mask(0.5).sum() == 0
+
+
+def test_what_was_not_scanned_is_background_in_validation_too(tmp_path: Path, write_case: Callable) -> None:
+    image, label = np.full((32, 40, 36), 90, np.uint8), np.zeros((32, 40, 36), np.uint8)
+    image[:, 20:] = 120
+    image[:, :4] = 0
+    for rule in (True, False):
+        run = replace(RUN, mask=mask_settings(clear_unscanned=rule))
+        case = write_case(tmp_path / str(rule), "1", "5", image, label)
+        (row,) = validate.predict(Turned(), [case], settings=run, device=CPU, group=Group())
+        expected = image == 0  # turned round, the darkest is the likeliest
+        np.testing.assert_array_equal(row.mask(0.99), np.zeros_like(label) if rule else expected)
 
 
 # --- the check
@@ -138,6 +126,13 @@ def test_all_processes_answer_with_everybodys_cases() -> None:
 
 
 # --- the prediction
+
+
+class Turned(nn.Module):
+    """Gives the negative of its input back as logits."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return -images
 
 
 class Same(nn.Module):

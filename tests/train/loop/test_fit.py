@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 import safetensors
 import torch
-from masks import mask_settings
 from torch import Tensor
 
 from surface_kernel.inference.engine import Engine
 from surface_kernel.inference.settings import Settings as KernelSettings
 from surface_kernel.networks import weights
 from surface_kernel.networks.architecture import Architecture
+from surface_kernel.postprocess.mask import finish_mask
+from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.volumes import volume
 from surface_train.checks import validate
 from surface_train.checks.sentinel import Collapse
@@ -184,6 +185,7 @@ def test_the_weights_explain_themselves(whole: Run, world: Any) -> None:
         "fold": "0",
         "label_2": "ignored",
         "loss": "rebalanced",
+        "mask": MaskSettings().to_entries(),
         "init_sha256": "",
         "epoch": 4,
         "epochs": 4,
@@ -207,8 +209,10 @@ def test_a_real_network_is_trained_and_the_kernel_runs_it_as_the_validation_woul
     (case, *_) = cases.read(world.data)[0]
     image = volume.read(case.image)
     mask = np.empty(image.shape, np.uint8)
-    with Engine.load([fit(asked)], KernelSettings(mask=mask_settings()), device_name="cpu") as engine:
-        engine.predict(image, mask=mask)
+    with Engine.load([fit(asked)], KernelSettings(), device_name="cpu") as engine:
+        scanned = engine.scanned(image)
+        engine.predict(image, mask=mask, scanned=scanned)
+        finish_mask(mask, scanned, engine.mask)
         network = engine.members[0].network
         how = {"settings": asked.settings, "device": engine.device, "group": Group()}
         (checked,) = validate.predict(network, [case], **how)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from masks import mask_settings
 from torch import nn
 
 from surface_kernel.networks.device import Device
+from surface_kernel.probability import logit
 from surface_train.checks import validate
 from surface_train.checks.validate import THRESHOLDS, Predicted
 from surface_train.data import cases
@@ -42,8 +44,16 @@ def predicted(probability: float) -> Predicted:
     """One case of two layers, the first surface, all of it of one probability."""
     label = np.zeros((2, 8, 8), np.uint8)
     label[0] = 1
-    levels = np.full(label.shape, sum(probability > threshold for threshold in THRESHOLDS), np.uint8)
-    return Predicted(case=case("1", "5"), image=label, label=label, levels=levels, variance=0.01, entropy=0.3)
+    return Predicted(
+        case=case("1", "5"),
+        image=label,
+        label=label,
+        field=np.full(label.shape, logit(probability), np.float32),
+        scanned=None,
+        mask_settings=mask_settings(),
+        variance=0.01,
+        entropy=0.3,
+    )
 
 
 # --- which cases
@@ -69,7 +79,7 @@ def test_a_validator_takes_as_many_as_the_settings_say_and_knows_the_whole_fold(
 # --- validations
 
 
-def test_a_validation_is_the_check_at_the_best_threshold(
+def test_a_validation_is_the_check_at_the_settings_threshold(
     world: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "surface_train")
@@ -87,7 +97,7 @@ def test_a_validation_is_the_check_at_the_best_threshold(
     nn.init.ones_(network.weight), nn.init.zeros_(network.bias)
     result, rows = validator.validate(network, "Epoch 3")
     assert [row.case.name for row in rows] == [row.name for row in validator.cases] == ["11", "21"]
-    assert result == real(rows, validate.best_threshold(rows, Group()), Group())
+    assert result == real(rows, 0.5, Group())
     assert timings.score_s == 7
     (line,) = caplog.messages
     assert line.startswith(f"Epoch 3 Val - score: {result.score:.4f}, surface Dice: {result.surface_dice:.4f}, ")

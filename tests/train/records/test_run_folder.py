@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from masks import mask_settings
 from PIL import Image
 from scenes import ROOT
 
-from surface_train.checks.validate import THRESHOLDS, Predicted
+from surface_train.checks.validate import Predicted
 from surface_train.data.cases import Case
 from surface_train.data.folds import Split
 from surface_train.loss_weights import LossWeights
@@ -288,12 +289,21 @@ def test_without_tensorboard_an_epoch_is_drawn_all_the_same(
 def test_a_picture_shows_the_mask_at_the_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr("surface_train.records.picture.draw", lambda path, **given: drawn.append((path, given)))
-    levels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    field = np.arange(-6, 6, dtype=np.float32).reshape(2, 2, 3)
     image = np.zeros((2, 2, 3), np.uint8)
     case = SIDES.validation[0]
-    predicted = Predicted(case=case, image=image, label=image, levels=levels, variance=0.1, entropy=0.1)
-    assert RunFolder(tmp_path).picture(predicted, THRESHOLDS[4], "epoch_7") == tmp_path / "epoch_7.png"
+    predicted = Predicted(
+        case=case,
+        image=image,
+        label=image,
+        field=field,
+        scanned=None,
+        mask_settings=mask_settings(),
+        variance=0.1,
+        entropy=0.1,
+    )
+    assert RunFolder(tmp_path).picture(predicted, 0.5, "epoch_7") == tmp_path / "epoch_7.png"
     ((path, given),) = drawn
     assert (path, given["title"]) == (tmp_path / "epoch_7.png", "case 3, epoch_7")
-    np.testing.assert_array_equal(given["mask"], levels > 4)
+    np.testing.assert_array_equal(given["mask"], field > 0)
     assert given["mask"].dtype == np.uint8

@@ -1,7 +1,7 @@
 """Whole volumes through the kernel's own prediction, scored as the competition scores them.
 
-Of a volume's probabilities only their level among the thresholds is kept, one byte per voxel, and several volumes are
-shared out over the processes of a run.
+Masks are made by the kernel's own `make_mask`, with the settings of the run: what is scored is what would be submitted.
+Several volumes are shared out over the processes of a run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,16 @@ from surface_kernel.inference.forward import Member
 from surface_kernel.inference.predict import Logits, slabs
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.networks.device import Device
+from surface_kernel.postprocess.mask import make_mask
+from surface_kernel.postprocess.mask_settings import MaskSettings
+from surface_kernel.volumes.scanned import scanned_bits
 from surface_score import score_case
 from surface_train.data.cases import UNLABELLED, Case
 from surface_train.distributed import Group
 from surface_train.settings import Settings
 
 THRESHOLDS = tuple(round(0.2 + 0.05 * step, 2) for step in range(11))  # 0.2 … 0.7
-_LOGITS = np.array([probability.logit(threshold) for threshold in THRESHOLDS], np.float32)
+TRAINING_THRESHOLD = 0.5  # of validations during a training whose settings name none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,31 +61,27 @@ class Validated:
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """A case and its probabilities, as far as thresholds see them."""
+    """A case and its field of logits."""
 
     case: Case
     image: npt.NDArray[np.uint8]
     """The CT, (z, y, x)."""
     label: npt.NDArray[np.uint8]
     """{0, 1, 2}, (z, y, x)."""
-    levels: npt.NDArray[np.uint8]
-    """The number of THRESHOLDS below each voxel's probability, (z, y, x)."""
+    field: Logits
+    """Mean logits, float32 (z, y, x)."""
+    scanned: npt.NDArray[np.uint8] | None
+    """Which voxels were scanned: `volumes.scanned.scanned_bits`; None where the settings do not ask."""
+    mask_settings: MaskSettings
+    """How masks are made of the field."""
     variance: float
     """Of the labelled voxels' probabilities, 0 where there are none."""
     entropy: float
     """Mean binary entropy of the same, in nats."""
 
     def mask(self, threshold: float) -> npt.NDArray[np.uint8]:
-        """Return the mask at one of THRESHOLDS, uint8 {0, 1} (z, y, x): everything that is scored or drawn is this."""
-        return (self.levels > THRESHOLDS.index(threshold)).view(np.uint8)
-
-    def dice_by_threshold(self) -> npt.NDArray[np.float64]:
-        """Return the Dice over the labelled voxels at each of THRESHOLDS; 1 where mask and label are empty."""
-        counts = np.stack([np.bincount(self.levels[self.label == kind], minlength=12)[:12] for kind in (0, 1)])
-        # What is above threshold i has a level above i.
-        false, true = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
-        total = false + true + counts[1].sum()
-        return np.where(total == 0, 1.0, 2 * true / np.maximum(total, 1))
+        """Return the mask at a threshold, uint8 {0, 1} (z, y, x): everything that is scored or drawn is this."""
+        return make_mask(self.field, self.scanned, self.mask_settings.with_threshold(threshold))
 
 
 def predict(
@@ -93,7 +92,7 @@ def predict(
     Args:
         network: on the device; its mode is put back at the end.
         cases: of all processes.
-        settings: tile, overlap and intensity.
+        settings: tile, overlap, intensity, and how masks are made.
         device: where the network runs.
         group: every `size`-th case is this process's.
 
@@ -114,12 +113,22 @@ def predict(
 def _predict_case(member: Member, case: Case, *, settings: Settings, device: Device) -> Predicted:
     image, label = case.load()
     grid = Grid(image.shape, settings.patches.shape_zyx, settings.overlap)
-    levels, sums = np.empty(image.shape, np.uint8), _Sums()
-    for start_z, slab in slabs([member], image, grid=grid, device=device):
+    scanned = scanned_bits(image) if settings.mask.clear_unscanned else None
+    field, sums = np.empty(image.shape, np.float32), _Sums()
+    for start_z, slab in slabs([member], image, grid=grid, device=device, scanned=scanned):
         layers = slice(start_z, start_z + len(slab))
-        levels[layers] = np.searchsorted(_LOGITS, slab)
+        field[layers] = slab
         sums.add(slab[label[layers] != UNLABELLED])
-    return Predicted(case=case, image=image, label=label, levels=levels, variance=sums.variance, entropy=sums.entropy)
+    return Predicted(
+        case=case,
+        image=image,
+        label=label,
+        field=field,
+        scanned=scanned,
+        mask_settings=settings.mask,
+        variance=sums.variance,
+        entropy=sums.entropy,
+    )
 
 
 @dataclass
@@ -147,12 +156,6 @@ class _Sums:
     @property
     def entropy(self) -> float:
         return self.nats / max(self.count, 1)
-
-
-def best_threshold(predicted: Sequence[Predicted], group: Group) -> float:
-    """Return the one of THRESHOLDS with the best mean Dice over everybody's cases; the lowest of equals."""
-    rows = group.gather([row.dice_by_threshold() for row in predicted])
-    return THRESHOLDS[int(np.mean(rows, axis=0).argmax())]
 
 
 def check(predicted: Sequence[Predicted], threshold: float, group: Group) -> Validated:

@@ -35,6 +35,8 @@ class _Candidate:
 def finish(parts: TrainingParts, budget: Budget) -> Path:
     """Choose between averaged and single weights, search the threshold, and write the weights to ship.
 
+    The threshold is searched where the settings name none.
+
     Where there are no validation cases, or no time is left for them, the averaged weights ship, else the latest, and
     their metadata says "ungated". It also says whether the run is finished: one that was stopped by its time limit is
     not, and can be resumed.
@@ -55,9 +57,10 @@ def finish(parts: TrainingParts, budget: Budget) -> Path:
         "finished": training.is_done and (in_time or not parts.validator.cases),
     }
     if result and in_time:
-        swept = parts.validator.sweep(chosen.predicted)
-        result = max(swept, key=lambda row: row.score)
-        more["score_by_threshold"] = {f"{row.threshold:.2f}": round(row.score, 6) for row in swept}
+        if parts.settings.mask.threshold is None:
+            swept = parts.validator.sweep(chosen.predicted)
+            result = max(swept, key=lambda row: row.score)
+            more["score_by_threshold"] = {f"{row.threshold:.2f}": round(row.score, 6) for row in swept}
         if whole := _whole_fold(parts, chosen.network, budget, threshold=result.threshold):
             more["whole_fold"] = {"cases": len(parts.validator.fold), **whole.rounded()}
     path = writer.folder.weights

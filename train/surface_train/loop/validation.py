@@ -42,6 +42,8 @@ class Validator:
         self.fold = tuple(fold)
         self.cases = spread_over_scrolls(self.fold, settings.validation.cases)
         self._settings, self._device, self._group, self._timings = settings, device, group, timings
+        chosen = settings.mask.threshold
+        self._threshold = validate.TRAINING_THRESHOLD if chosen is None else chosen
 
     def measure_loss(self, measure: Callable[[Batch], dict[str, Tensor]], name: str) -> float:
         """Return the mean loss of fixed patches of the cases, as `measure` computes it, and log its terms.
@@ -64,11 +66,11 @@ class Validator:
             name: of its weights, for the log.
 
         Returns:
-            The means over all cases, at the threshold with the best mean Dice, and this process's predictions.
+            The means over all cases, at the settings' threshold, and this process's predictions.
         """
         predicted = list(self._predict(network, self.cases))
         with self._timings.score():
-            result = validate.check(predicted, validate.best_threshold(predicted, self._group), self._group)
+            result = validate.check(predicted, self._threshold, self._group)
         log.info(
             "%s Val - %s, Dice: %.4f, threshold %.2f, foreground %.2f %% of %.2f %%, variance of p %.4f",
             name,

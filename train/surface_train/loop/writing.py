@@ -7,15 +7,13 @@ from torch import nn
 
 from surface_kernel.networks import weights
 from surface_kernel.networks.weights import Metadata
-from surface_train.checks.validate import Predicted, Validated
+from surface_train.checks.validate import TRAINING_THRESHOLD, Predicted, Validated
 from surface_train.data.folds import Split
 from surface_train.distributed import Group
 from surface_train.loop.state import TrainingProgress
 from surface_train.records.environment import commit
 from surface_train.records.run_folder import RunFolder
 from surface_train.settings import Settings
-
-_UNVALIDATED_THRESHOLD = 0.5
 
 
 class RunWriter:
@@ -62,7 +60,7 @@ class RunWriter:
             intensity=settings.intensity,
             tile_zyx=settings.patches.shape_zyx,
             overlap=settings.overlap,
-            threshold=result.threshold if result else _UNVALIDATED_THRESHOLD,
+            threshold=result.threshold if result else settings.mask.threshold or TRAINING_THRESHOLD,
             provenance=self._provenance(progress, result) | dict(more or {}),
         )
         weights.save(path, network.state_dict(), metadata)
@@ -76,6 +74,7 @@ class RunWriter:
             "fold": self._split.fold,
             "label_2": settings.label_2,
             "loss": settings.loss.preset,
+            "mask": settings.mask.to_entries(),  # what the threshold was chosen with: `build` compares it
             "init_sha256": progress.init,
             "epoch": progress.epoch,
             "epochs": settings.epochs,
