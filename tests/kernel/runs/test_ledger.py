@@ -230,6 +230,7 @@ def test_two_runs_do_not_share_a_ledger(book):
 def test_the_lock_goes_with_the_process(tmp_path):
     code = """
 import os, signal, sys
+from pathlib import Path
 from surface_kernel.runs.ledger import Ledger
 book = Ledger(Path(sys.argv[1]), {})
 os.kill(os.getpid(), signal.SIGKILL)
