@@ -9,7 +9,7 @@ BATCH = 50
 
 
 def fuzz(long, check, seeds):
-    """Hands `check` a random.Random, BATCH times a seed; gives how often. The long form has fifty times the seeds."""
+    """Hands `check` a random.Random, BATCH times a seed; returns how often. The long form has fifty times the seeds."""
     seeds *= 50 if long else 1
 
     @settings(max_examples=seeds, deadline=None, database=None, derandomize=not long)

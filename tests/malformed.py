@@ -54,7 +54,7 @@ def tiff_bytes(pages, data=b"", order="<", big=False, after=0):
 
 
 def grey_page(width, height, places, counts, compression=1, **other):
-    """Gives the entries of a grey page: `places` and `counts` of its strips, other tags as t317=2."""
+    """Returns the entries of a grey page: `places` and `counts` of its strips, other tags as t317=2."""
     entries = {256: width, 257: height, 258: 8, 259: compression, 262: 1, 277: 1, 278: -(-height // len(places))}
     entries |= {int(tag[1:]): value for tag, value in other.items()}
     listed = [(tag, LONG, [value]) for tag, value in entries.items()]
@@ -62,7 +62,7 @@ def grey_page(width, height, places, counts, compression=1, **other):
 
 
 def whole_files():
-    """Gives the bytes of WHOLE, or of its lowest bit, in all kinds of files that are read in ways of their own."""
+    """Returns the bytes of WHOLE, or of its lowest bit, in all kinds of files that are read in ways of their own."""
     grey, made = WHOLE, {}
     for name, options in {
         "raw": {},
@@ -82,7 +82,7 @@ def whole_files():
 
 
 def corpus(folder, seed):
-    """Puts some 550 files of all kinds into a folder that is there and empty; gives their paths, whole_*.tif first.
+    """Puts some 550 files of all kinds into a folder that is there and empty; returns their paths, whole_*.tif first.
 
     Only whole_*.tif are good volumes for certain. Some are links, pipes, folders, or .npy files.
     """
@@ -127,7 +127,7 @@ def _peak_mb():
 
 
 def _shape_as_pillow_sees_it(path, otherwise):
-    """Gives the shape that the scorer sees; what is not Pillow's, or what it cannot read at all, is `otherwise`."""
+    """Returns the shape that the scorer sees; what is not Pillow's, or what it cannot read at all, is `otherwise`."""
     try:
         # It stops at a tag that it cannot read, be it of no importance, warns, and takes the pages before for all.
         with warnings.catch_warnings(action="error"), Image.open(path, formats=["TIFF"]) as image:

@@ -19,7 +19,7 @@ TAGS = [254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 317, 324, 32
 
 
 def good_files():
-    """Gives small TIFFs of both orders and widths, with one strip a page and with several, and those of others."""
+    """Returns small TIFFs of both orders and widths, with one strip a page and with several, and those of others."""
     made = [
         tiff_bytes([grey_page(4, 4, [8, 12], [8, 8]), grey_page(4, 4, [8], [16])], bytes(20), order, big)
         for order in "<>"
@@ -64,7 +64,7 @@ def mutant(rng):
 
 
 def tried(content):
-    """Reads what may be a TIFF; gives how many bytes were asked for, how many pages were found, and the error."""
+    """Reads what may be a TIFF; returns how many bytes were asked for, how many pages were found, and the error."""
     asked = []
 
     def read(place, size_bytes):

@@ -53,7 +53,7 @@ def bundle(tmp_path):
 
 @pytest.fixture
 def engine(tmp_path, capsys):
-    """Runs the engine here on a bundle and one volume; gives its exit code, what it said and its zip, if any."""
+    """Runs the engine here on a bundle and one volume; returns its exit code, what it printed and its zip, if any."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     competition = write_competition(tmp_path / "competition", {"3": noise((20, 33, 40))})
@@ -71,7 +71,7 @@ def engine(tmp_path, capsys):
 
 
 def places(content, count):
-    """Gives (byte, bit) all over a file: its ends, all of its length and digest, and `count` spread over the rest."""
+    """Returns (byte, bit) all over a file: its ends, all of its length and digest, and `count` spread over the rest."""
     header_bytes = int.from_bytes(content[:8], "little")
     digest = content.index(b'"sha256":"') + len(b'"sha256":"')
     always = [*range(8), *range(digest - 1, digest + 65), 7 + header_bytes, 8 + header_bytes, len(content) - 1]
@@ -175,7 +175,7 @@ class Canary:
 
 
 def evil_files(canary, good):
-    """Gives what could be put in place of weights that are `good`, by its kind. Whoever runs it makes `canary`."""
+    """Returns what could be put in place of weights that are `good`, by its kind. Whoever runs it makes `canary`."""
     evil, legacy, pickled, array, climbing, holder = (io.BytesIO() for _ in range(6))
     torch.save(Canary(canary), evil)
     torch.save(Canary(canary), legacy, _use_new_zipfile_serialization=False)

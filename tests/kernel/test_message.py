@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surface_kernel.message import LENGTH, printable, shown
+from surface_kernel.message import LENGTH, one_line, printable, shown
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [
         (None, "None"),
         ("a\nb", r"'a\nb'"),
@@ -15,11 +15,11 @@ from surface_kernel.message import LENGTH, printable, shown
         ("a" * 1000, "'" + "a" * (LENGTH - 1) + "…"),
     ],
 )
-def test_a_value_is_told_in_one_short_line(value, told):
-    assert shown(value) == told
+def test_a_value_is_shown_in_one_short_line(value, text):
+    assert shown(value) == text
 
 
-def test_what_python_cannot_write_is_told_by_its_kind():
+def test_what_python_cannot_write_is_shown_by_its_kind():
     deep = []
     for _ in range(100_000):
         deep = [deep]
@@ -31,3 +31,8 @@ def test_what_python_cannot_write_is_told_by_its_kind():
 def test_any_text_can_be_printed(text):
     assert printable(text).isprintable()
     printable(text).encode()
+
+
+def test_an_error_is_its_kind_and_message_on_one_line():
+    assert one_line(ValueError("two\n  lines")) == "ValueError: two lines"
+    assert one_line(MemoryError()) == "MemoryError:"

@@ -68,7 +68,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceRequest:
-    """What a run asks of its device; without any wish the fastest there is, found by the start-up test."""
+    """What a run asks of its device; without any wish the fastest there is, as the start-up test measures."""
 
     name: str | None = None
     """The only device to use; None: every GPU there is, else the CPU."""

@@ -1,6 +1,6 @@
 """Networks, built from their description. What they return are logits: nothing here ends in a sigmoid.
 
-Two libraries build them, each imported when a network of its own is wanted, so that a bundle needs no other. The one,
+Two libraries build them, each imported only for a network of its own, so that a bundle needs no other. The one,
 segmentation-models-pytorch-3d, is imported without what it asks for: see `stand_ins`. The other,
 dynamic-network-architectures, asks for timm and einops, which its U-Nets do not import.
 """
@@ -99,7 +99,7 @@ class _ResEncUNet(nn.Module):
     `forward` uses is kept: a safetensors file takes no tensor twice, and SyncBatchNorm would replace one of the two.
     """
 
-    decoder: Any  # the library's class, which no module of ours imports before it is wanted
+    decoder: Any  # the library's class, which no module of ours imports before it is needed
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()

@@ -41,9 +41,8 @@ def choose(name: str | None = None, threads: int | None = None) -> Device:
     if kind == "cuda":
         index = chosen.partition(":")[2] or "0"
         if not index.isdecimal() or int(index) >= torch.cuda.device_count():
-            raise DeviceError(
-                f'device: expected one of the {torch.cuda.device_count()} CUDA devices here, got "{chosen}"'
-            )
+            expected = f"one of the {torch.cuda.device_count()} CUDA devices here"
+            raise DeviceError(f'device: expected {expected}, got "{chosen}"; nvidia-smi lists them')
         return Device(name=chosen, dtype="float16", batch=4, threads=threads)
     return Device(name=chosen, dtype="bfloat16" if has_amx() else "float32", batch=2, threads=threads)
 
@@ -96,7 +95,7 @@ def set_current(device: Device) -> None:
 
 
 def share_threads(device: Device) -> None:
-    """Give torch the device's threads, and numba's parallel kernels (the score's, none of this room) as many.
+    """Let torch, and numba's parallel kernels (the score's, none of this room), use the device's threads.
 
     numba comes first: starting its threads sets torch's number too (numba issue 9387), and torch has the last word.
     """

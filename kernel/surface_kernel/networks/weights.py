@@ -126,7 +126,7 @@ def save(path: Path, state: Mapping[str, "torch.Tensor"], metadata: Metadata) ->
 
 
 def load(path: Path) -> tuple[Metadata, dict[str, "torch.Tensor"]]:
-    """Read a weights file whole and check its digest.
+    """Read a weights file with its tensors and check its digest.
 
     Returns:
         Its metadata, and the state of its network, on the CPU.

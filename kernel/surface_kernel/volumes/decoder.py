@@ -99,7 +99,7 @@ def decode(path: Path, out: "npt.NDArray[np.uint8]") -> None:
 
 
 def _receive(stream: IO[bytes], out: "npt.NDArray[np.uint8]") -> int:
-    """Read pages into `out`; return how many came whole. Raises DecodeError when one is not what was declared."""
+    """Read pages into `out`; return how many came complete. Raises DecodeError when one is not what was declared."""
     pages = 0
     while line := stream.readline(_LINE_BYTES).decode(errors="replace"):
         kind, _, rest = line.strip().partition(" ")

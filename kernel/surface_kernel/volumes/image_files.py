@@ -35,7 +35,7 @@ def write_lzw(path: Path, volume: Volume) -> None:
 
 
 def write_npy(path: Path, planes: Iterable[npt.NDArray[np.float32]], shape_zyx: Shape) -> float:
-    """Write planes, one after the other, as one .npy file; a field need never be held whole.
+    """Write planes, one after the other, as one .npy file: a field need not fit in memory.
 
     Args:
         path: appears complete or not at all.

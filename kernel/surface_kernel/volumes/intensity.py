@@ -15,7 +15,7 @@ import numpy.typing as npt
 from surface_kernel.volumes.volume import forget_planes
 
 Table = npt.NDArray[np.float32]
-_PLANES = 64  # read at a time: a volume that lies on disk is not held whole
+_PLANES = 64  # read at a time: a memory-mapped volume need not fit in memory
 
 
 class IntensityError(ValueError):

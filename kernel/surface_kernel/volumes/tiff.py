@@ -13,8 +13,8 @@ import stat
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from surface_kernel.volumes.tiff_page import LISTS, NAMES, Page, TiffError
 
@@ -133,21 +133,9 @@ def _begin(file: _File) -> tuple[_Layout, int]:
     return layout, layout.place.unpack(place)[0]
 
 
-class _Entry(NamedTuple):
-    """One entry of a directory, as it is stored."""
-
-    tag: int
-    kind: int
-    """The type of its values, as TIFF numbers it."""
-    values: int
-    """How many there are."""
-    content: bytes
-    """The values themselves where they are short enough, else their place."""
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class _Directory:
-    """Reads one directory."""
+    """Reads one directory of a file, whose numbers are written in one layout."""
 
     file: _File
     layout: _Layout
@@ -157,29 +145,37 @@ class _Directory:
     def read(self, place: int) -> tuple[Page, int]:
         """Read the directory at this place; return its page and the place of the next one, 0 after the last."""
         layout = self.layout
-        (count,) = layout.entries.unpack(self.file.take(place, layout.entries.size, self.name))
+        (entries,) = layout.entries.unpack(self.file.take(place, layout.entries.size, self.name))
         place += layout.entries.size
-        content = self.file.take(place, count * layout.entry.size + layout.place.size, self.name)
+        content = self.file.take(place, entries * layout.entry.size + layout.place.size, self.name)
         values: dict[int, tuple[int, ...]] = {}
-        for entry in map(_Entry._make, layout.entry.iter_unpack(content[: -layout.place.size])):
-            if entry.tag not in NAMES:
+        for tag, kind, count, inline in layout.entry.iter_unpack(content[: -layout.place.size]):
+            if tag not in NAMES:
                 continue
-            if entry.tag in values:  # readers differ in which one they believe
-                raise TiffError(f"expected {NAMES[entry.tag]} once in {self.name}, got it twice")
-            values[entry.tag] = self._values(entry)
+            if tag in values:  # readers differ in which one they believe
+                raise TiffError(f"expected {NAMES[tag]} once in {self.name}, got it twice")
+            values[tag] = self._values(tag, kind=kind, count=count, inline=inline)
         return Page.of(values, self.name), layout.place.unpack(content[-layout.place.size :])[0]
 
-    def _values(self, entry: _Entry) -> tuple[int, ...]:
-        what = f"{NAMES[entry.tag]} in {self.name}"
-        if entry.kind not in _UNSIGNED:
+    def _values(self, tag: int, *, kind: int, count: int, inline: bytes) -> tuple[int, ...]:
+        """Return the values of an entry: they stand in it, or behind the place that stands in it."""
+        if kind not in _UNSIGNED:
             kinds = ", ".join(map(str, _UNSIGNED))
-            raise TiffError(f"expected {what} of whole numbers, type {kinds}, got type {entry.kind}")
-        if entry.values != 1 and (entry.values == 0 or entry.tag not in LISTS):
-            expected = "values" if entry.tag in LISTS else "one value"
-            raise TiffError(f"expected {expected} of {what}, got {entry.values:,}")
-        self.file.count(entry.values)
-        numbers = struct.Struct(f"{self.layout.order}{entry.values}{_UNSIGNED[entry.kind]}")
-        content = entry.content
-        if numbers.size > len(content):
-            content = self.file.take(self.layout.place.unpack(content)[0], numbers.size, what)
-        return numbers.unpack(content[: numbers.size])
+            raise TiffError(f"expected {self._named(tag)} of whole numbers, type {kinds}, got type {kind}")
+        if count != 1 and (count == 0 or tag not in LISTS):
+            expected = "values" if tag in LISTS else "one value"
+            raise TiffError(f"expected {expected} of {self._named(tag)}, got {count:,}")
+        self.file.count(count)
+        numbers = _numbers(f"{self.layout.order}{count}{_UNSIGNED[kind]}")
+        if numbers.size > len(inline):
+            inline = self.file.take(self.layout.place.unpack(inline)[0], numbers.size, self._named(tag))
+        return numbers.unpack(inline[: numbers.size])
+
+    def _named(self, tag: int) -> str:
+        return f"{NAMES[tag]} in {self.name}"
+
+
+@lru_cache(maxsize=64)
+def _numbers(code: str) -> struct.Struct:
+    """Return struct's reader of these numbers: the entries of all pages are mostly of a few kinds."""
+    return struct.Struct(code)

@@ -117,7 +117,7 @@ import numba, torch
 from concurrent.futures import ThreadPoolExecutor
 from surface_kernel.networks.device import Device
 from surface_kernel.networks.placing import share_threads
-from surface_kernel.inference.stitch import compile_kernels
+from surface_kernel.inference.slab import compile_kernels
 torch.set_num_threads(1)
 share_threads(Device(name="cpu", dtype="float32", batch=2, threads=2))
 found = [numba.get_num_threads(), torch.get_num_threads()]

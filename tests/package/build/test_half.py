@@ -78,11 +78,11 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         networks = [Shifted(float(path.name)) for path in files]
         return Engine(
             networks,
-            [told] * len(files),
+            [told] * len(files),  # type: ignore[list-item]
             settings=settings,
             device=device,
             cost=Cost(flop=1, activation_bytes=1, elements=1),
-        )  # type: ignore[list-item]
+        )
 
     monkeypatch.setattr(half.Engine, "load", load)
     write_lzw(tmp_path / "a.tif", two_greys((8, 6, 40)))
