@@ -88,7 +88,7 @@ def flipped(content, at, bit):
 def refused(bundle, name, content):
     """Whether a member of these bytes is refused: as it is, and where the manifest was made to match it."""
     (bundle / name).write_bytes(content)
-    with pytest.raises(MountError, match=r"safetensors: found sha256 .*: the file was changed"):
+    with pytest.raises(MountError, match=r"safetensors: expected sha256 .*: the file was changed"):
         read_bundle(bundle)
     list_bundle(bundle, MEMBERS)
     assert read_bundle(bundle).weights == tuple(bundle / name for name in MEMBERS)
@@ -140,7 +140,7 @@ def test_swapped_weights_are_always_found(bundle, tally):
     for order in orders:  # each of them is a good file, where another should be
         for name, source in zip(MEMBERS, order, strict=True):
             (bundle / name).write_bytes(contents[source])
-        with pytest.raises(MountError, match=r"safetensors: found sha256 .*: the file was changed"):
+        with pytest.raises(MountError, match=r"safetensors: expected sha256 .*: the file was changed"):
             read_bundle(bundle)
     tally("weights swapped", len(orders))
 
@@ -149,7 +149,7 @@ def test_other_settings_are_always_found(bundle, tally):
     texts = "{}\n", '{"threshold": 0.01}', '{"dust_voxels": 0}'
     for text in texts:
         (bundle / "settings.json").write_text(text)
-        with pytest.raises(MountError, match=r"settings\.json: found sha256 .*: the file was changed"):
+        with pytest.raises(MountError, match=r"settings\.json: expected sha256 .*: the file was changed"):
             read_bundle(bundle)
     tally("settings changed", len(texts))
 
@@ -161,7 +161,7 @@ def test_the_engine_leaves_no_zip_of_a_bundle_that_was_changed(bundle, engine, l
         (bundle / MEMBERS[2]).write_bytes(flipped(content, at, bit))
         done = engine(bundle)
         assert (done.code, done.zip_path) == (1, None)
-        assert done.said.startswith(f"error: {bundle / MEMBERS[2]}: found sha256 ")
+        assert done.said.startswith(f"error: {bundle / MEMBERS[2]}: expected sha256 ")
     tally("bits flipped in weights", len(tried))
 
 

@@ -46,7 +46,7 @@ class Ledger:
     """What is done of a run. Only one process at a time may have it: close it, or use it in `with`.
 
     conditions: how its networks run, once that is known. notes: what a person should know of what was on the disk.
-    interrupted: cases that a unit was under way of when an earlier start ended. The rest is known after
+    interrupted: cases whose unit was under way when an earlier start ended. The rest is known after
     `load_records`. records: of every case its stages from 0 on, without a gap. kept: a case's best mask and its TIFF's
     bytes, of one of these stages.
     """
