@@ -30,7 +30,7 @@ from surface_train.data.patches import Sampler  # noqa: E402
 from surface_train.data.store import Store  # noqa: E402
 from surface_train.loss_weights import LossWeights  # noqa: E402
 from surface_train.losses.terms import label_maps  # noqa: E402
-from surface_train.settings import Augment, Patches, Settings  # noqa: E402
+from surface_train.settings import Augment, Patches, TrainingSettings  # noqa: E402
 
 SIDE = 176
 PATCHES_BY_SIDE = {64: 24, 128: 8}
@@ -51,7 +51,7 @@ def rows() -> Iterator[tuple[str, Augment, LossWeights]]:
     yield "all by default, with both", Augment(), LossWeights()
 
 
-def cost(cases: list[Case], settings: Settings, count: int) -> tuple[float, float]:
+def cost(cases: list[Case], settings: TrainingSettings, count: int) -> tuple[float, float]:
     """Return patches a second, and CPU seconds a patch, of volumes that are in memory."""
     sampler = Sampler(Store(cases, settings), settings, maps=label_maps(settings.loss))
     list(sampler.batches(0, 6))
@@ -104,7 +104,7 @@ def decodes_by_window(folder: Path, per_volume: int, patches: int) -> int:
     counted = [Counted(**vars(case)) for case in small]
     cache = {"resident": 8, "patches_per_volume": per_volume, "cache_gb": 12 * 1024 / 1e9}
     chosen = Patches(shape_zyx=(32, 32, 32), batch=1, workers=1, **cache)
-    settings = Settings(patches=chosen, augment=OFF, loss=NO_MAPS)
+    settings = TrainingSettings(patches=chosen, augment=OFF, loss=NO_MAPS)
     Counted.reads = 0
     for _ in Sampler(Store(counted, settings), settings, maps=()).batches(0, patches):
         pass
@@ -147,7 +147,7 @@ def main() -> None:
             cells = []
             for side, threads in kinds:
                 patches = Patches(shape_zyx=(side,) * 3, batch=1, workers=threads)
-                settings = Settings(patches=patches, augment=augment, loss=loss)
+                settings = TrainingSettings(patches=patches, augment=augment, loss=loss)
                 rate, patch_s = cost(cases, settings, PATCHES_BY_SIDE[side])
                 cells.append(f" {rate:.1f} | {patch_s:.3f} |")
             print(f"| {label} |" + "".join(cells), flush=True)

@@ -2,6 +2,7 @@
 long as they are meant to. A day passes in a second.
 """
 
+import math
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from surface_kernel.runs.clock import Clock
 from surface_kernel.runs.messages import Done, Ready
 from surface_kernel.runs.records import UnitRecord
 from surface_kernel.runs.submission import Submission
+from surface_kernel.volumes.scanned import bits_shape
 
 STEP_S = 0.25
 
@@ -98,6 +100,7 @@ class Workers:
         unit.mask.write_bytes(np.full(unit.shape_zyx, unit.stages[0] % 2, np.uint8).tobytes())
         if unit.sums:
             unit.sums.write_bytes(bytes(4 * unit.voxels))
+        unit.scanned.write_bytes(b"\xff" * math.prod(bits_shape(unit.shape_zyx)))
         done = Done(
             unit=unit,
             seconds=took_s,

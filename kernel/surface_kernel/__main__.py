@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
 
 
-def _submit(words: Sequence[str]) -> Outcome:
+def _submit_parser() -> argparse.ArgumentParser:
     description = "Predict every test volume of the competition folder into OUT/submission.zip."
     parser = argparse.ArgumentParser(
         prog="surface_kernel", description=description, epilog="`surface_kernel predict --help`: volumes of one's own"
@@ -64,11 +64,15 @@ def _submit(words: Sequence[str]) -> Outcome:
         help="time budget in seconds (default: %(default).0f)",
     )
     parser.add_argument("--device", metavar="D", help=DEVICE_HELP)
-    options = vars(parser.parse_args(words))
+    return parser
+
+
+def _submit(words: Sequence[str]) -> Outcome:
+    options = vars(_submit_parser().parse_args(words))
     return competition.submit(**options | {"device": _request(options["device"])})
 
 
-def _predict(words: Sequence[str]) -> Outcome:
+def _predict_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="surface_kernel predict", description="Predict the volumes of a file or folder, each into OUT."
     )
@@ -89,10 +93,18 @@ def _predict(words: Sequence[str]) -> Outcome:
         help="mask (.tif), probability or logit (float32 .npy) (default: %(default)s)",
     )
     parser.add_argument(
-        "--settings", "--config", type=Path, metavar="FILE.toml", help="views, threshold, small components to drop"
+        "--settings",
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="views and post-processing (default: the weights' own)",
     )
     parser.add_argument("--device", metavar="D", help=DEVICE_HELP)
-    options = vars(parser.parse_args(words))
+    return parser
+
+
+def _predict(words: Sequence[str]) -> Outcome:
+    options = vars(_predict_parser().parse_args(words))
     return files.predict(**options | {"device": _request(options["device"])})
 
 

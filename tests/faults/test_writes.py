@@ -144,7 +144,8 @@ from surface_kernel.inference.settings import Settings
 from surface_kernel.runs import competition, plan
 plan._SPARE_BYTES = 0  # the guard that keeps a run off the last of a disk
 plan._DISK_SHARE = 1.0
-competition.LoadEngine = lambda *_: LoadMarked(settings=Settings(views=("none", "x"), mask=mask_settings()))
+SETTINGS = Settings(views=("none", "x"), mask=mask_settings())
+competition.LoadEngine = lambda files, settings: LoadMarked(settings=SETTINGS)
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """

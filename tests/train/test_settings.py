@@ -18,15 +18,15 @@ from surface_train.settings import (
     Optimiser,
     Patches,
     Sentinel,
-    Settings,
-    SettingsError,
+    TrainingSettings,
+    TrainingSettingsError,
     Validation,
 )
 
 SHIPPED = sorted((Path(__file__).parents[2] / "train" / "settings").glob("*.toml"))
 
 
-def read(folder: Path, text: str) -> Settings:
+def read(folder: Path, text: str) -> TrainingSettings:
     (folder / "run.toml").write_text(text)
     return settings.read(folder / "run.toml")
 
@@ -41,13 +41,15 @@ def documented(part: type) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("part", [Augment, Average, LossWeights, Optimiser, Patches, Sentinel, Settings, Validation])
+@pytest.mark.parametrize(
+    "part", [Augment, Average, LossWeights, Optimiser, Patches, Sentinel, TrainingSettings, Validation]
+)
 def test_every_setting_is_documented_by_a_line_under_it(part: type) -> None:
     assert list(documented(part)) == [field.name for field in fields(part)]
 
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
-    assert read(tmp_path, "") == Settings()
+    assert read(tmp_path, "") == TrainingSettings()
 
 
 def test_there_are_settings_to_ship() -> None:
@@ -61,9 +63,9 @@ def test_every_shipped_file_reads(path: Path) -> None:
 
 def test_the_file_for_a_gpu_lists_every_entry_with_its_default() -> None:
     path = next(path for path in SHIPPED if path.stem == "unet_resnet18")
-    assert settings.read(path) == Settings()
+    assert settings.read(path) == TrainingSettings()
     written = set(re.findall(r"^(\w+) =", path.read_text(), re.MULTILINE))
-    entries = asdict(Settings())
+    entries = asdict(TrainingSettings())
     del entries["mask"]  # whose entries stand at the file's top
     mask = {"clear_unscanned", "step", "least_voxels", "connectivity"}
     tables = {name: value for name, value in entries.items() if isinstance(value, dict)}
@@ -82,8 +84,8 @@ def test_lists_of_words_are_kept_in_order(tmp_path: Path) -> None:
 
 
 def test_averaging_lasts_from_its_first_epoch_to_the_runs_last() -> None:
-    assert Settings(epochs=10, average=Average(start_epoch=8)).average_epochs == 3
-    assert Settings(epochs=10, average=Average(start_epoch=10)).average_epochs == 1
+    assert TrainingSettings(epochs=10, average=Average(start_epoch=8)).average_epochs == 3
+    assert TrainingSettings(epochs=10, average=Average(start_epoch=10)).average_epochs == 1
 
 
 def test_tables_reach_their_parts(tmp_path: Path) -> None:
@@ -157,14 +159,14 @@ def test_tables_reach_their_parts(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_used_is_refused_by_file_and_entry(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(message)) as caught:
+    with pytest.raises(TrainingSettingsError, match=re.escape(message)) as caught:
         read(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path / 'run.toml'}: ")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        SettingsError, match=r"none\.toml: no such file; expected a settings file, as those in train/settings$"
+        TrainingSettingsError, match=r"none\.toml: no such file; expected a settings file, as those in train/settings$"
     ):
         settings.read(tmp_path / "none.toml")
 
@@ -172,11 +174,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "entry", "value"),
     [
-        (Settings, "epochs", 0),
-        (Settings, "steps_per_epoch", 0),
-        (Settings, "fold_count", 1),
-        (Settings, "overlap", 1.0),
-        (Settings, "overlap", -0.1),
+        (TrainingSettings, "epochs", 0),
+        (TrainingSettings, "steps_per_epoch", 0),
+        (TrainingSettings, "fold_count", 1),
+        (TrainingSettings, "overlap", 1.0),
+        (TrainingSettings, "overlap", -0.1),
         (Patches, "batch", 0),
         (Patches, "surface_share", 1.1),
         (Patches, "resident", 0),
@@ -212,7 +214,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(part: type, entry: str, value: float) -> None:
-    with pytest.raises(SettingsError, match=rf"{entry}: expected .*, got {value:g}$"):
+    with pytest.raises(TrainingSettingsError, match=rf"{entry}: expected .*, got {value:g}$"):
         part(**{entry: value})
 
 
@@ -235,18 +237,18 @@ def test_without_augmentation_the_next_variation_is_off_too() -> None:
 
 def test_settings_cannot_be_changed_later() -> None:
     with pytest.raises(FrozenInstanceError):
-        Settings().epochs = 3  # type: ignore[misc]
+        TrainingSettings().epochs = 3  # type: ignore[misc]
 
 
 def test_the_digest_is_that_of_the_entries() -> None:
-    assert Settings().digest == Settings(epochs=100).digest
+    assert TrainingSettings().digest == TrainingSettings(epochs=100).digest
     others = [
-        Settings(seed=1),
-        Settings(patches=Patches(batch=3)),
-        Settings(loss=LossWeights(entropy_target=0.4)),
-        replace(Settings(), network=Architecture("FPN", "resnet18")),
+        TrainingSettings(seed=1),
+        TrainingSettings(patches=Patches(batch=3)),
+        TrainingSettings(loss=LossWeights(entropy_target=0.4)),
+        replace(TrainingSettings(), network=Architecture("FPN", "resnet18")),
     ]
-    assert len({Settings().digest, *(other.digest for other in others)}) == 5
+    assert len({TrainingSettings().digest, *(other.digest for other in others)}) == 5
 
 
 EVERY_TABLE = """
@@ -297,15 +299,15 @@ def test_a_file_has_the_digest_that_runs_before_saved(tmp_path: Path, text: str,
 
 
 def test_masks_are_made_as_the_kernel_makes_them_where_nothing_is_said(tmp_path: Path) -> None:
-    assert Settings().mask == MaskSettings()
+    assert TrainingSettings().mask == MaskSettings()
     text = '[[postprocess]]\nstep = "drop_small_components"\nleast_voxels = 1000\nconnectivity = {}'
     usual = read(tmp_path, '[[postprocess]]\nstep = "threshold"\n' + text.format(26))
-    assert usual == Settings()
+    assert usual == TrainingSettings()
     other = read(tmp_path, "clear_unscanned = false\n" + '[[postprocess]]\nstep = "threshold"\n' + text.format(6))
     drop = DropSmallComponents(least_voxels=1000, connectivity=6)
     assert other.mask == MaskSettings(steps=(Threshold(), drop), clear_unscanned=False)
-    assert other.digest != usual.digest == Settings().digest  # the best weights are chosen by masks
+    assert other.digest != usual.digest == TrainingSettings().digest  # the best weights are chosen by masks
 
 
 def test_the_digest_leaves_out_what_the_weights_do_not_depend_on() -> None:
-    assert Settings(patches=Patches(workers=3, cache_gb=1.0)).digest == Settings().digest
+    assert TrainingSettings(patches=Patches(workers=3, cache_gb=1.0)).digest == TrainingSettings().digest

@@ -1,14 +1,13 @@
 """The guide's expected results (its Part 7), row by row, compared with what was measured."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from surface_study import table
 from surface_study.arm import ArmResult
-from surface_study.markdown import grid
 from surface_study.measure import Measured
 from surface_study.table import OverSeeds
 
@@ -131,3 +130,9 @@ def _before(original: Sequence[ArmResult], trivial: Mapping[str, Sequence[Measur
 def _range(expected: Range) -> str:
     low, high = expected
     return f"{low:g}" if low == high else f"{low:.2f}–{high:.2f}"
+
+
+def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown; every row has one cell per head."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from surface_study.markdown import grid
+from surface_study.expectations import grid
 
 HERE = "above"  # evidence that is a table of this page
 

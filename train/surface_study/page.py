@@ -11,8 +11,8 @@ import numpy as np
 
 from surface_kernel import disk
 from surface_study import chart, expectations, guide, phantoms, table
+from surface_study.expectations import grid
 from surface_study.findings import Findings, load
-from surface_study.markdown import grid
 from surface_study.phantoms import LabelShares
 from surface_study.plan import (
     CONVENTIONS,

@@ -83,7 +83,7 @@ def _touching(
 
 
 def _joined(sizes: npt.NDArray[np.int64], touching: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Give every numbered component the size of all that it is joined to."""
+    """Return for every numbered component the size of all that it is joined to."""
     if not touching:
         return sizes
     pairs = np.concatenate(touching)

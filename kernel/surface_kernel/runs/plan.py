@@ -58,7 +58,7 @@ class Plan:
         # Sums are copied by every stage that adds to them, so some room is kept for copies.
         under_way = self._largest * ((UNITS_AHEAD + FINISHING) * _MASK_BYTES + UNITS_AHEAD * _SUMS_BYTES)
         held = ledger.sums_bytes()
-        self.quota_bytes = max(0, int((free_bytes() + held) * _DISK_SHARE) - under_way - _SPARE_BYTES)
+        self.quota_bytes = max(0, int((free_bytes() + held) * _DISK_SHARE) - int(under_way) - _SPARE_BYTES)
         self._sums_bytes = held
         self.ended = "time budget exhausted"
 

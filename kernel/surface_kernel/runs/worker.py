@@ -266,7 +266,7 @@ def _fill(engine: "Engine", item: _Decoded, count: _TileCounter) -> Done:
         if unit.earlier and not sums_file:  # nobody adds to these any more
             sums_file = files.enter_context(disk.temporary(unit.earlier.path))
         mask = _mapped(mask_file, unit, "uint8") if mask_file else None
-        sums = _mapped(sums_file, unit, "float32", unit.earlier) if sums_file else None
+        sums = _mapped(sums_file, unit, "float32", earlier=unit.earlier) if sums_file else None
         statistics = engine.predict(
             item.voxels, mask=mask, sums=sums, stages=unit.stages, scanned=item.scanned, on_tiles=count
         )
@@ -281,7 +281,7 @@ def _fill(engine: "Engine", item: _Decoded, count: _TileCounter) -> Done:
     )
 
 
-def _mapped(path: Path, unit: Unit, dtype: str, earlier: StoredSums | None = None) -> Any:
+def _mapped(path: Path, unit: Unit, dtype: str, *, earlier: StoredSums | None = None) -> Any:
     """Make a file of a volume's size and map it, its room taken; it begins as zeros or as what `earlier` holds."""
     import numpy as np
 

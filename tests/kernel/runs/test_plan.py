@@ -209,10 +209,12 @@ def test_the_quota_leaves_room_for_what_is_under_way(tmp_path):
     volumes = [VolumeProgress(case="a", path=Path("a.tif"), shape_zyx=(100, 100, 100))]
     with Ledger(tmp_path, {}) as ledger:
         (tmp_path / "b.0.sums").write_bytes(bytes(5000))
-        plan = Plan(volumes, passes=[1, 1], ledger=ledger, clock=Clock(10), free_bytes=lambda: 10**9)
-        # Seven masks and three copies of sums of a million voxels, and 64 MiB; of the rest nine tenths. What earlier
-        # starts hold counts as theirs.
-        assert plan.quota_bytes == int((10**9 + 5000) * 0.9) - 19 * 10**6 - (64 << 20)
+        plan = Plan(
+            volumes, passes=[1, 1], ledger=ledger, clock=Clock(10), free_bytes=lambda: 10**9, clear_unscanned=True
+        )
+        # Seven masks, each with a bit a voxel beside it, and three copies of sums of a million voxels, and 64 MiB; of
+        # the rest nine tenths. What earlier starts hold counts as theirs.
+        assert plan.quota_bytes == int((10**9 + 5000) * 0.9) - 19_875_000 - (64 << 20)
 
 
 def on_record(world, case, stages, sums=True):

@@ -49,7 +49,7 @@ def test_a_record_is_of_what_a_worker_did():
 def test_the_entries_on_disk_are_those_of_earlier_versions():
     names = ["case", "stage", "image_sha256", "sums_crc32", "seconds", "variance", "incidents"]
     assert list(json.loads(RECORD.to_bytes())) == names
-    assert json.loads(KEPT.to_bytes()) == {"stage": 3, "sha256": "0" * 64, "foreground": 0.25}
+    assert json.loads(KEPT.to_bytes()) == {"stage": 3, "sha256": "0" * 64, "foreground": 0.25, "unscanned": 0.5}
     device = {"name": "cpu", "dtype": "float32", "batch": 2, "threads": 1, "layout": "contiguous"}
     device |= {"tile_voxels": 0, "kept_bytes": 0, "compiled": False}
     conditions = RunConditions.of(READY, [(40, 33, 50)])

@@ -18,12 +18,12 @@ from surface_train.checks import validate
 from surface_train.checks.validate import THRESHOLDS, Predicted, check, sweep
 from surface_train.data.cases import Case, CasesError
 from surface_train.distributed import Group
-from surface_train.settings import Patches, Settings
+from surface_train.settings import Patches, TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
 PLAIN = mask_settings(clear_unscanned=False)
-RUN = replace(Settings(), patches=Patches(shape_zyx=(32, 32, 32)), overlap=0.25, mask=mask_settings())
+RUN = replace(TrainingSettings(), patches=Patches(shape_zyx=(32, 32, 32)), overlap=0.25, mask=mask_settings())
 
 
 def predicted(label: np.ndarray, probability: np.ndarray, name: str = "1", *, mask: MaskSettings = PLAIN) -> Predicted:

@@ -18,12 +18,12 @@ from surface_train.data.patches import Batch, PatchError, Sampler, centre, cut
 from surface_train.data.store import LoadedCase, Store
 from surface_train.loss_weights import LossWeights
 from surface_train.losses.terms import label_maps
-from surface_train.settings import Augment, Patches, Settings
+from surface_train.settings import Augment, Patches, TrainingSettings
 
 PLAIN = Augment.none()
 VARIED = Augment(blur=0.5, low_resolution=0.5, cut_outs=0.5)
 TABLE = np.arange(256, dtype=np.float32)  # the network's input is the grey value: patches can be read by eye
-TINY = Settings(
+TINY = TrainingSettings(
     patches=Patches(shape_zyx=(32, 32, 32), batch=3, workers=1, resident=2, patches_per_volume=2),
     augment=PLAIN,
     loss=LossWeights(boundary_weight=0, cldice_weight=0),
@@ -35,13 +35,13 @@ def cases(tmp_path: Path, write_case: Callable, make_sheet: Callable) -> list[Ca
     return [write_case(tmp_path, str(n), "5", *make_sheet(n)) for n in range(4)]
 
 
-def chosen(**changes: object) -> Settings:
+def chosen(**changes: object) -> TrainingSettings:
     """TINY with other patches: `chosen(batch=2)`; or other whole parts: `chosen(augment=VARIED)`."""
     parts = {name: changes.pop(name) for name in list(changes) if hasattr(TINY, name)}
     return replace(TINY, patches=replace(TINY.patches, **changes), **parts)
 
 
-def sampler(cases: list[Case], wanted: Settings = TINY, rank: int = 0, ranks: int = 1) -> Sampler:
+def sampler(cases: list[Case], wanted: TrainingSettings = TINY, rank: int = 0, ranks: int = 1) -> Sampler:
     return Sampler(Store(cases, wanted), wanted, maps=label_maps(wanted.loss), rank=rank, ranks=ranks)
 
 

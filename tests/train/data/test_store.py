@@ -16,7 +16,7 @@ from surface_kernel.volumes.header import VolumeError
 from surface_kernel.volumes.intensity import Intensity
 from surface_train.data.cases import Case, CasesError
 from surface_train.data.store import CaseOrder, Store
-from surface_train.settings import Patches, Settings
+from surface_train.settings import Patches, TrainingSettings
 
 SIDE = 8
 VOLUME_GB = 2 * SIDE**3 / 1e9  # image and label
@@ -41,7 +41,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def store_of(cases: list[Case], volumes: float, resident: int = 2, per_volume: int = 4) -> Store:
     """A store with room for so many cases."""
     patches = Patches(resident=resident, patches_per_volume=per_volume, cache_gb=volumes * VOLUME_GB)
-    return Store(cases, Settings(patches=patches))
+    return Store(cases, TrainingSettings(patches=patches))
 
 
 # --- the order of visits
@@ -231,6 +231,6 @@ def test_labels_that_do_not_fit_their_image_stop_it(tmp_path: Path, write_case: 
 
 
 def test_label_2_counts_as_the_settings_say(cases: list[Case]) -> None:
-    as_surface = Store(cases, replace(Settings(), label_2="surface"))
+    as_surface = Store(cases, replace(TrainingSettings(), label_2="surface"))
     assert set(np.unique(as_surface.get(0, range(6)).label)) == {0, 1}
-    assert set(np.unique(Store(cases, Settings()).get(0, range(6)).label)) == {0, 1, 2}
+    assert set(np.unique(Store(cases, TrainingSettings()).get(0, range(6)).label)) == {0, 1, 2}

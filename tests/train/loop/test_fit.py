@@ -40,7 +40,7 @@ from surface_train.losses import loss
 from surface_train.losses.terms import TERMS
 from surface_train.records.environment import commit
 from surface_train.records.run_folder import RunFolder, RunFolderError
-from surface_train.settings import Average, Optimiser, Sentinel, Settings, Validation
+from surface_train.settings import Average, Optimiser, Sentinel, TrainingSettings, Validation
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -147,7 +147,7 @@ def test_the_log_has_a_line_an_epoch_and_validations_where_they_are_due(whole: R
     assert [bool(row["val_surface_dice"]) for row in found] == [False, True, False, True]
     assert [float(row["learning_rate"]) for row in found[2:]] == [2e-4, 2e-4]
     for row in found:
-        weighted = sum(getattr(Settings().loss, f"{name}_weight") * float(row[name]) for name in TERMS)
+        weighted = sum(getattr(TrainingSettings().loss, f"{name}_weight") * float(row[name]) for name in TERMS)
         assert float(row["loss"]) == pytest.approx(weighted, rel=1e-5)
         assert 0 <= float(row["variance_of_p"]) <= 0.25
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from surface_train.checks.validate import Validated
 from surface_train.loop.patience import Decision, decide
 from surface_train.loop.state import TrainingProgress
-from surface_train.settings import Average, Optimiser, Sentinel, Settings, Validation
+from surface_train.settings import Average, Optimiser, Sentinel, TrainingSettings, Validation
 
 # Ten epochs, the last three averaged; validated after each. Patience 3, plateau 2, two strikes, no warm-up.
-RUN = Settings(
+RUN = TrainingSettings(
     epochs=10,
     steps_per_epoch=5,
     average=Average(start_epoch=8),

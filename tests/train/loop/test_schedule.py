@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from surface_train.loop.schedule import learning_rate
-from surface_train.settings import Average, Optimiser, Settings
+from surface_train.settings import Average, Optimiser, TrainingSettings
 
 HIGH, LOW = 1e-3, 2e-4
-RUN = Settings(
+RUN = TrainingSettings(
     epochs=10,
     steps_per_epoch=10,
     optimiser=Optimiser(learning_rate=HIGH, warmup_steps=5),
@@ -16,11 +16,11 @@ RUN = Settings(
 )
 
 
-def rate(step: int, run: Settings = RUN, averaging_from: int = 6, drops: int = 0) -> float:
+def rate(step: int, run: TrainingSettings = RUN, averaging_from: int = 6, drops: int = 0) -> float:
     return learning_rate(step, run, averaging_from=averaging_from, drops=drops)
 
 
-def with_schedule(schedule: str) -> Settings:
+def with_schedule(schedule: str) -> TrainingSettings:
     return replace(RUN, optimiser=replace(RUN.optimiser, schedule=schedule))
 
 
@@ -72,5 +72,7 @@ def test_without_a_warm_up_it_begins_at_its_full_value() -> None:
 
 
 def test_averaging_from_the_first_epoch_still_warms_up() -> None:
-    run = Settings(epochs=2, optimiser=Optimiser(learning_rate=HIGH, warmup_steps=2), average=Average(start_epoch=1))
+    run = TrainingSettings(
+        epochs=2, optimiser=Optimiser(learning_rate=HIGH, warmup_steps=2), average=Average(start_epoch=1)
+    )
     assert [rate(step, run, averaging_from=1) for step in range(3)] == [LOW / 2, LOW, LOW]

@@ -21,7 +21,7 @@ from surface_train.distributed import Group
 from surface_train.loop.step import PrecisionError, Stepper, precise
 from surface_train.losses import loss
 from surface_train.losses.terms import TERMS
-from surface_train.settings import Optimiser, Settings
+from surface_train.settings import Optimiser, TrainingSettings
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,7 +50,7 @@ def made(seed: int, size: int = 2) -> Batch:
 
 def stepper(network: nn.Module | None = None, **optimiser: object) -> Stepper:
     torch.manual_seed(0)
-    chosen = replace(Settings(), optimiser=replace(Optimiser(), **optimiser))
+    chosen = replace(TrainingSettings(), optimiser=replace(Optimiser(), **optimiser))
     return Stepper(network or Plain(), settings=chosen, device=CPU, group=Group())
 
 
@@ -63,7 +63,7 @@ def test_a_step_is_what_it_is_by_hand() -> None:
     other.load_state_dict(one.network.state_dict())
     batch = made(1)
     logits = other(torch.from_numpy(batch.images)[:, None])
-    value, parts = loss.total(logits, Truth(torch.from_numpy(batch.labels)), Settings().loss)
+    value, parts = loss.total(logits, Truth(torch.from_numpy(batch.labels)), TrainingSettings().loss)
     value.backward()
     found = one.step([batch], rate=0.5)
     wanted = torch.cat([(p.detach() - 0.5 * p.grad).flatten() for p in other.parameters()])
@@ -113,7 +113,7 @@ def test_measuring_moves_nothing_and_sees_the_evaluated_network() -> None:
 
 
 def test_a_deep_network_learns_from_all_its_outputs_and_answers_with_one() -> None:
-    chosen = replace(Settings(), network=Architecture("ResEncUNet", "resenc_s", "batch"))
+    chosen = replace(TrainingSettings(), network=Architecture("ResEncUNet", "resenc_s", "batch"))
     from surface_kernel.networks.network import build
 
     one = Stepper(build(chosen.network), settings=chosen, device=CPU, group=Group())
@@ -176,7 +176,7 @@ def test_synchronised_batchnorm_wants_gpus() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_synchronised_batchnorm_on_a_gpu_is_batchnorm() -> None:
-    chosen = replace(Settings(), optimiser=Optimiser(sync_batchnorm=True, precision="float32"))
+    chosen = replace(TrainingSettings(), optimiser=Optimiser(sync_batchnorm=True, precision="float32"))
     network = nn.Sequential(nn.BatchNorm3d(1), nn.Conv3d(1, 1, 1))
     one = Stepper(network, settings=chosen, device=replace(CPU, name="cuda"), group=Group())
     assert isinstance(one.network[0], nn.SyncBatchNorm)
@@ -193,12 +193,12 @@ from dataclasses import replace
 from surface_kernel.networks.device import Device
 from surface_train.distributed import joined
 from surface_train.data.patches import Batch
-from surface_train.settings import Optimiser, Settings
+from surface_train.settings import Optimiser, TrainingSettings
 from surface_train.loop.step import Stepper
 torch.set_num_threads(1)
 with joined() as group:
     torch.manual_seed(group.rank)  # other first weights: the first process's count
-    chosen = replace(Settings(), optimiser=Optimiser(kind="sgd", clip_norm=1e9))
+    chosen = replace(TrainingSettings(), optimiser=Optimiser(kind="sgd", clip_norm=1e9))
     cpu = Device(name="cpu", dtype="float32", batch=2, threads=1)
     one = Stepper(Plain(), settings=chosen, device=cpu, group=group)
     own = slice(group.rank, None, 2)

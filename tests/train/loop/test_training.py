@@ -13,11 +13,11 @@ from surface_train.loop import budget
 from surface_train.loop.budget import Budget, Timings
 from surface_train.loop.state import TrainingProgress
 from surface_train.loop.training import Training
-from surface_train.settings import Average, Optimiser, Settings
+from surface_train.settings import Average, Optimiser, TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # Three epochs of four steps, the last two averaged, two batches a step.
-RUN = Settings(
+RUN = TrainingSettings(
     epochs=3,
     steps_per_epoch=4,
     average=Average(start_epoch=2, samples_per_epoch=2, learning_rate=1e-4),
@@ -52,7 +52,7 @@ class Numbers:
         yield from range(first, end)
 
 
-def training(stepper: CountingStepper, run: Settings = RUN, **more: Any) -> Training:
+def training(stepper: CountingStepper, run: TrainingSettings = RUN, **more: Any) -> Training:
     timings = Timings(thresholds=11, batchnorm_steps=1)
     named = {"group": Group(), "timings": timings, "progress": NEW} | more
     return Training(settings=run, stepper=stepper, sampler=Numbers(), **named)  # type: ignore[arg-type]

@@ -22,12 +22,12 @@ from surface_train.distributed import Group
 from surface_train.loop import budget
 from surface_train.loop.budget import Timings
 from surface_train.loop.validation import Validator, spread_over_scrolls
-from surface_train.settings import Patches, Settings, Validation
+from surface_train.settings import Patches, TrainingSettings, Validation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = Device(name="cpu", dtype="float32", batch=2, threads=1)
 RUN = replace(
-    Settings(), patches=Patches(shape_zyx=(32, 32, 32), batch=2), overlap=0.25, validation=Validation(cases=2)
+    TrainingSettings(), patches=Patches(shape_zyx=(32, 32, 32), batch=2), overlap=0.25, validation=Validation(cases=2)
 )
 
 

@@ -15,10 +15,10 @@ from surface_train.loop.state import TrainingProgress
 from surface_train.loop.writing import RunWriter
 from surface_train.records.environment import commit
 from surface_train.records.run_folder import RunFolder
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 SPLIT = Split((Case(name="1", scroll="5", image=Path(), label=Path()),), (), "2")
-RUN = replace(Settings(), overlap=0.25, label_2="surface")
+RUN = replace(TrainingSettings(), overlap=0.25, label_2="surface")
 PROGRESS = TrainingProgress(settings=RUN.digest, split=SPLIT.digest, averaging_from=8, epoch=3, init="abc")
 RESULT = Validated(**dict.fromkeys((field.name for field in fields(Validated)), 0.25) | {"threshold": 0.35})
 
@@ -44,6 +44,7 @@ def test_weights_say_where_they_come_from(tmp_path: Path) -> None:
         "fold": "2",
         "label_2": "surface",
         "loss": "rebalanced",
+        "mask": RUN.mask.to_entries(),
         "init_sha256": "abc",
         "epoch": 3,
         "epochs": RUN.epochs,

@@ -18,7 +18,7 @@ from surface_train.loop.step import Stepper
 from surface_train.loss_weights import LossWeights
 from surface_train.losses.compared import VOLUME, Compared
 from surface_train.losses.terms import TERMS, Term, label_maps
-from surface_train.settings import Augment, Patches, Settings
+from surface_train.settings import Augment, Patches, TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEPTH = LabelMap(
@@ -42,7 +42,7 @@ def test_a_new_term_reaches_the_loader_the_loss_and_the_log(
 ) -> None:
     monkeypatch.setitem(TERMS, "sinking", Term(value=sinking, maps=lambda weights: (DEPTH,)))
     patches = Patches(shape_zyx=(32, 32, 32), batch=2, workers=1)
-    chosen = Settings(patches=patches, augment=Augment.none(), loss=MoreWeights())
+    chosen = TrainingSettings(patches=patches, augment=Augment.none(), loss=MoreWeights())
     store = Store([write_case(tmp_path, "1", "5", *make_sheet(0))], chosen)
     (batch,) = Sampler(store, chosen, maps=label_maps(chosen.loss)).batches(0, 1)
     assert set(batch.maps) == {"distance", "skeleton_3", "depth_2"}

@@ -23,7 +23,7 @@ from surface_kernel.volumes.scanned import scanned_bits
 from surface_score import score_case
 from surface_train.data.cases import UNLABELLED, Case
 from surface_train.distributed import Group
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 THRESHOLDS = tuple(round(0.2 + 0.05 * step, 2) for step in range(11))  # 0.2 … 0.7
 TRAINING_THRESHOLD = 0.5  # of validations during a training whose settings name none
@@ -85,7 +85,7 @@ class Predicted:
 
 
 def predict(
-    network: nn.Module, cases: Sequence[Case], *, settings: Settings, device: Device, group: Group
+    network: nn.Module, cases: Sequence[Case], *, settings: TrainingSettings, device: Device, group: Group
 ) -> Iterator[Predicted]:
     """Predict this process's share of the cases as the kernel would on Kaggle, one at a time.
 
@@ -110,7 +110,7 @@ def predict(
         network.train(was_training)
 
 
-def _predict_case(member: Member, case: Case, *, settings: Settings, device: Device) -> Predicted:
+def _predict_case(member: Member, case: Case, *, settings: TrainingSettings, device: Device) -> Predicted:
     image, label = case.load()
     grid = Grid(image.shape, settings.patches.shape_zyx, settings.overlap)
     scanned = scanned_bits(image) if settings.mask.clear_unscanned else None

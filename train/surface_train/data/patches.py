@@ -18,7 +18,7 @@ from surface_train.data.cases import UNLABELLED
 from surface_train.data.draws import Draws, Stream
 from surface_train.data.maps import LabelMap
 from surface_train.data.store import LoadedCase, Store
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 BACKGROUND, SURFACE = 0, 1
 _PLACES = 4096  # voxels drawn at once, among which one of the wanted label almost always is
@@ -98,7 +98,7 @@ class Sampler:
     """
 
     def __init__(
-        self, store: Store, settings: Settings, *, maps: Sequence[LabelMap], rank: int = 0, ranks: int = 1
+        self, store: Store, settings: TrainingSettings, *, maps: Sequence[LabelMap], rank: int = 0, ranks: int = 1
     ) -> None:
         """Prepare to sample.
 

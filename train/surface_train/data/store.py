@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from surface_kernel.volumes.intensity import Table
 from surface_train.data.cases import Case
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 log = logging.getLogger("surface_train")
 
@@ -91,7 +91,7 @@ class Store:
     once. Without cases every window is empty.
     """
 
-    def __init__(self, cases: Sequence[Case], settings: Settings) -> None:
+    def __init__(self, cases: Sequence[Case], settings: TrainingSettings) -> None:
         self._cases = list(cases)
         self._settings = settings
         self._order = CaseOrder(len(self._cases), settings.patches.resident, settings.seed)

@@ -15,7 +15,7 @@ from surface_train.loop.finish import finish
 from surface_train.loop.parts import TrainingParts, assemble
 from surface_train.loop.step import precise
 from surface_train.records.run_folder import RunFolder
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 log = logging.getLogger("surface_train")
 
@@ -26,7 +26,7 @@ class Request:
 
     settings_file: Path
     """Copied into the run's folder."""
-    settings: Settings
+    settings: TrainingSettings
     """The settings read from it."""
     data: Path
     """The competition's folder, with train.csv."""

@@ -23,14 +23,14 @@ from surface_train.loop.writing import RunWriter
 from surface_train.losses.terms import label_maps
 from surface_train.records.environment import origin
 from surface_train.records.run_folder import RunFolder
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingParts:
     """Everything that a training consists of."""
 
-    settings: Settings
+    settings: TrainingSettings
     split: Split
     device: Device
     group: Group
@@ -53,7 +53,7 @@ class TrainingParts:
 
 
 def assemble(
-    *, settings: Settings, split: Split, folder: RunFolder, device: Device, group: Group, init: Path | None
+    *, settings: TrainingSettings, split: Split, folder: RunFolder, device: Device, group: Group, init: Path | None
 ) -> TrainingParts:
     """Make the parts of a new run; nothing is written yet.
 
@@ -96,7 +96,7 @@ def assemble(
     )
 
 
-def _initial(settings: Settings, init: Path | None) -> nn.Module:
+def _initial(settings: TrainingSettings, init: Path | None) -> nn.Module:
     if init is None:
         return build(settings.network)
     metadata, tensors = weights.load(init)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from surface_train.checks import sentinel
 from surface_train.checks.validate import Validated
 from surface_train.loop.state import TrainingProgress
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Decision:
     """Why the run must stop; empty while the predictions look like surface."""
 
 
-def decide(progress: TrainingProgress, result: Validated, settings: Settings) -> Decision:
+def decide(progress: TrainingProgress, result: Validated, settings: TrainingSettings) -> Decision:
     """Return what follows from a validation.
 
     Args:

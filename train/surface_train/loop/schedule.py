@@ -2,13 +2,13 @@
 
 import math
 
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 _POLY_POWER = 0.9  # Chen et al. 2017, as nnU-Net has it
 _PLATEAU_FACTOR = 0.1
 
 
-def learning_rate(step: int, settings: Settings, *, averaging_from: int, drops: int = 0) -> float:
+def learning_rate(step: int, settings: TrainingSettings, *, averaging_from: int, drops: int = 0) -> float:
     """Return the learning rate of a step.
 
     While weights are averaged the rate is constant: averages need weights that keep moving (Izmailov et al. 2018).

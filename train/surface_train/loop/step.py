@@ -16,7 +16,7 @@ from surface_train.data.patches import Batch
 from surface_train.data.truth import Truth
 from surface_train.distributed import Group
 from surface_train.losses import loss
-from surface_train.settings import Optimiser, Settings
+from surface_train.settings import Optimiser, TrainingSettings
 
 
 class PrecisionError(ValueError):
@@ -50,7 +50,7 @@ class Stepper:
     settings or the group ask for it.
     """
 
-    def __init__(self, network: nn.Module, *, settings: Settings, device: Device, group: Group) -> None:
+    def __init__(self, network: nn.Module, *, settings: TrainingSettings, device: Device, group: Group) -> None:
         self.settings, self.device = settings, device
         if settings.optimiser.sync_batchnorm:
             if not device.is_gpu:
@@ -157,7 +157,7 @@ def _optimiser(network: nn.Module, chosen: Optimiser) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, rate, weight_decay=decay)
 
 
-def _parallel(network: nn.Module, settings: Settings, device: Device) -> DistributedDataParallel:
+def _parallel(network: nn.Module, settings: TrainingSettings, device: Device) -> DistributedDataParallel:
     name, _, index = device.name.partition(":")
     # EfficientNets keep a classification head that no decoder uses: its gradients never come.
     idle = settings.network.encoder.startswith("efficientnet")

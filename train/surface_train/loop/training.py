@@ -18,7 +18,7 @@ from surface_train.loop.budget import Budget, Timings
 from surface_train.loop.schedule import learning_rate
 from surface_train.loop.state import TrainingProgress
 from surface_train.loop.step import Stepper
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 log = logging.getLogger("surface_train")
 
@@ -29,7 +29,7 @@ class Training:
     def __init__(
         self,
         *,
-        settings: Settings,
+        settings: TrainingSettings,
         stepper: Stepper,
         sampler: Sampler,
         group: Group,

@@ -17,7 +17,7 @@ from surface_train.data.store import Store
 from surface_train.distributed import Group
 from surface_train.loop.budget import Timings
 from surface_train.losses.terms import label_maps
-from surface_train.settings import Augment, Settings
+from surface_train.settings import Augment, TrainingSettings
 
 log = logging.getLogger("surface_train")
 
@@ -28,7 +28,7 @@ class Validator:
     """Predicts and scores cases of the fold, shared out over the processes of a run; all of them get the results."""
 
     def __init__(
-        self, *, settings: Settings, fold: Sequence[Case], device: Device, group: Group, timings: Timings
+        self, *, settings: TrainingSettings, fold: Sequence[Case], device: Device, group: Group, timings: Timings
     ) -> None:
         """Choose the cases.
 

@@ -13,13 +13,13 @@ from surface_train.distributed import Group
 from surface_train.loop.state import TrainingProgress
 from surface_train.records.environment import commit
 from surface_train.records.run_folder import RunFolder
-from surface_train.settings import Settings
+from surface_train.settings import TrainingSettings
 
 
 class RunWriter:
     """Writes into a run's folder. Only the first process of a run does; in the others every call does nothing."""
 
-    def __init__(self, *, folder: RunFolder, settings: Settings, split: Split, group: Group) -> None:
+    def __init__(self, *, folder: RunFolder, settings: TrainingSettings, split: Split, group: Group) -> None:
         self.folder = folder
         self._settings, self._split, self._writes = settings, split, group.primary
 

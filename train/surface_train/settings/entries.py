@@ -10,14 +10,14 @@ NO_ENTRY = "no entry"  # in the metadata of a field that a file does not write u
 _Table = TypeVar("_Table")
 
 
-class SettingsError(ValueError):
+class TrainingSettingsError(ValueError):
     """Settings that cannot be used; the message names the entry, what was expected and what was given."""
 
 
 def require(sound: bool, entry: str, *, expected: str, got: object) -> None:
-    """Raise SettingsError by the name of the entry unless `sound`."""
+    """Raise TrainingSettingsError by the name of the entry unless `sound`."""
     if not sound:
-        raise SettingsError(f"{entry}: expected {expected}, got {_shown(got)}")
+        raise TrainingSettingsError(f"{entry}: expected {expected}, got {_shown(got)}")
 
 
 def from_table(
@@ -32,14 +32,16 @@ def from_table(
         others: entries that the file may have too, which the caller reads.
 
     Raises:
-        SettingsError: for an unknown entry, or a value of another type or out of range.
+        TrainingSettingsError: for an unknown entry, or a value of another type or out of range.
         ValueError: from the classes that are not this package's, naming the entry too.
     """
     hints = get_type_hints(kind)
     listed = dataclasses.fields(kind)  # type: ignore[arg-type]
     known = [field.name for field in listed if NO_ENTRY not in field.metadata]
     if unknown := sorted(set(entries) - set(known)):
-        raise SettingsError(f"{place}{unknown[0]}: unknown entry, expected one of {', '.join([*known, *others])}")
+        raise TrainingSettingsError(
+            f"{place}{unknown[0]}: unknown entry, expected one of {', '.join([*known, *others])}"
+        )
     values = {name: _value(hints[name], value, place + name) for name, value in entries.items()}
     if issubclass(kind, LossWeights):
         return kind.from_preset(values.pop("preset", "rebalanced"), values)
@@ -48,7 +50,7 @@ def from_table(
     except ValueError as error:
         # The kernel's classes do not know the table of the file that they are read from.
         if place and not str(error).startswith(place.removesuffix(".")):
-            raise SettingsError(f"{place}{error}") from error
+            raise TrainingSettingsError(f"{place}{error}") from error
         raise
 
 

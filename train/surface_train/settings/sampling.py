@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from surface_kernel.networks.architecture import ArchitectureError, check_tile
-from surface_train.settings.entries import SettingsError, require
+from surface_train.settings.entries import TrainingSettingsError, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +93,9 @@ class Augment:
 
 
 def check_patch(shape_zyx: tuple[int, int, int], norm: str = "batch") -> None:
-    """Raise SettingsError unless a network with this norm can be trained on patches of this shape."""
+    """Raise TrainingSettingsError unless a network with this norm can be trained on patches of this shape."""
     try:
         check_tile(shape_zyx, norm)
     except ArchitectureError as error:
         # The kernel speaks of tiles; in a settings file their shape is this entry.
-        raise SettingsError(f"patches.shape_zyx: {str(error).partition(': ')[2]}") from error
+        raise TrainingSettingsError(f"patches.shape_zyx: {str(error).partition(': ')[2]}") from error

@@ -11,7 +11,7 @@ from surface_kernel.networks.architecture import Architecture
 from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.volumes.intensity import Intensity
 from surface_train.loss_weights import LossWeights
-from surface_train.settings.entries import NO_ENTRY, SettingsError, from_table, require
+from surface_train.settings.entries import NO_ENTRY, TrainingSettingsError, from_table, require
 from surface_train.settings.optimisation import Average, Optimiser
 from surface_train.settings.sampling import Augment, Patches, check_patch
 from surface_train.settings.validating import Sentinel, Validation
@@ -20,8 +20,8 @@ _MASK_ENTRIES: tuple[str, ...] = ("postprocess", "clear_unscanned")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All settings of a training. Raises SettingsError, by the name of the entry, for what cannot be used."""
+class TrainingSettings:
+    """All settings of a training. Raises TrainingSettingsError, by the name of the entry, for what cannot be used."""
 
     epochs: int = 100
     """Epochs of the run, those of averaging included."""
@@ -114,16 +114,20 @@ class Settings:
         return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def read(path: Path) -> Settings:
-    """Read a settings file. Raises SettingsError, naming the file and the entry."""
+def read(path: Path) -> TrainingSettings:
+    """Read a settings file. Raises TrainingSettingsError, naming the file and the entry."""
     try:
         entries = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
-        raise SettingsError(f"{path}: no such file; expected a settings file, as those in train/settings") from error
+        raise TrainingSettingsError(
+            f"{path}: no such file; expected a settings file, as those in train/settings"
+        ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: expected a settings file in TOML, got {error}") from error
+        raise TrainingSettingsError(f"{path}: expected a settings file in TOML, got {error}") from error
     try:
         of_mask = {name: entries.pop(name) for name in _MASK_ENTRIES if name in entries}
-        return replace(from_table(Settings, entries, others=_MASK_ENTRIES), mask=MaskSettings.from_entries(of_mask))
+        return replace(
+            from_table(TrainingSettings, entries, others=_MASK_ENTRIES), mask=MaskSettings.from_entries(of_mask)
+        )
     except ValueError as error:
-        raise SettingsError(f"{path}: {error}") from error
+        raise TrainingSettingsError(f"{path}: {error}") from error
