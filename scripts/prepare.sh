@@ -12,7 +12,7 @@ prepare() {
         fi
     done
     if [ -z "$found" ]; then
-        echo "found no Python 3.11, 3.12 or 3.13 on PATH, wanted one: set PYTHON=/path/to/python3.12" >&2
+        echo "expected Python 3.11, 3.12 or 3.13 on PATH, got none of them: set PYTHON=/path/to/python3.12" >&2
         return 1
     fi
     wanted=$("$found" --version; cat requirements.txt requirements-no-deps.txt requirements-dev.txt)

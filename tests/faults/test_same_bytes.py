@@ -10,7 +10,7 @@ from worlds import World, write_weights
 from surface_kernel.runs import competition
 from surface_kernel.runs.pipeline import Pipeline
 
-IMAGES = {str(seed): noise((24 + 4 * seed, 33, 32), seed) for seed in range(4)}
+IMAGES = {str(seed): noise((24 + 4 * seed, 33, 32), seed) for seed in range(3)}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def run(tmp_path, members, quiet_logging, monkeypatch):
 def test_workers_and_order_make_no_difference(run, long, tally):
     order, digests = list(IMAGES), set()
     for turn in range(4 if long else 1):
-        for workers in (1, 2, 3) if long else (1, 3):
+        for workers in (1, 2, 3) if long else (1, 2):
             random.Random(10 * turn + workers).shuffle(order)
             digests.add(run(order, workers))
             tally("1, 2, 3 workers, shuffled volumes, same sha256")

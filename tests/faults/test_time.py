@@ -55,8 +55,8 @@ def test_with_enough_time_all_stages_come_stage_by_stage(world, tmp_path, quiet_
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.75])
-@pytest.mark.parametrize("slow_down", [1, 2, 5])
+@pytest.mark.parametrize("share", [0.1, pytest.param(0.25, marks=pytest.mark.slow), 0.5, 0.75])
+@pytest.mark.parametrize("slow_down", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_a_budget_that_does_not_suffice(world, tmp_path, quiet_logging, tally, workers, share, slow_down):
     """Midway through the budget the machine may slow down."""
     whole_s = 60 + VOLUMES * STAGES * UNIT_S / workers + VOLUMES * STAGES * 2

@@ -73,7 +73,7 @@ def points(count, long):
     if long:
         return [(nth, kind) for nth in range(1, count + 1) for kind in KINDS]
     return [
-        (nth, KINDS[nth % 2 if turn % 6 else 2]) for turn, nth in enumerate(range(1, count + 1, max(1, count // 8)))
+        (nth, KINDS[nth % 2 if turn % 6 else 2]) for turn, nth in enumerate(range(1, count + 1, max(1, count // 5)))
     ]
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from package.fake_bundle import make_bundle, make_competition
 
 from surface_package.build import manifest
@@ -31,6 +32,7 @@ def test_verify_says_what_submit_py_says(tmp_path: Path) -> None:
     assert bad.stdout.startswith("finding: 'settings.json': expected 25 bytes, got no such file")
 
 
+@pytest.mark.slow
 def test_a_rehearsal_prints_what_it_measured(tmp_path: Path) -> None:
     data, bundle = make_competition(tmp_path / "data", a7=(2, 3, 4)), make_bundle(tmp_path / "bundle", python=[HERE])
     run = command("rehearse", bundle, "--data_dir", data, "--out", tmp_path / "out", CI="")

@@ -9,7 +9,11 @@ from surface_phantom import LOOKS, make_volume
 from surface_phantom.hardness import measure
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: str(look.scroll_id))
+@pytest.mark.parametrize(
+    "look",
+    [LOOKS[0], *(pytest.param(look, marks=pytest.mark.slow) for look in LOOKS[1:])],
+    ids=lambda look: str(look.scroll_id),
+)
 def test_a_volume_of_the_demos_size_is_hard(look) -> None:  # type: ignore[no-untyped-def]
     phantom = make_volume(11, (128, 160, 144), look)
     assert measure(phantom.image, phantom.label).is_real

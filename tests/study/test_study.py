@@ -52,6 +52,7 @@ def times(folder: Path) -> dict[str, int]:
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in (folder / "work").rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_every_arm_leaves_its_numbers(small: Path) -> None:
     for one in QUICK.arms():
         result = arm.load_result(small / "work", one)
@@ -64,11 +65,13 @@ def test_every_arm_leaves_its_numbers(small: Path) -> None:
     assert len(QUICK.arms()) == 8
 
 
+@pytest.mark.slow
 def test_of_an_arms_weights_only_those_that_are_read_stay(small: Path) -> None:
     kept = sorted(path.name for path in arm.folder(small / "work", ARM).rglob("*.safetensors"))
     assert kept == ["weights.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_has_the_same_first_weights_and_another_loss_other_last_ones(small: Path) -> None:
     first = {
         one.preset: arm.load_result(small / "work", one).volumes for one in QUICK.arms() if one.label_2 == "ignored"
@@ -76,6 +79,7 @@ def test_the_same_seed_has_the_same_first_weights_and_another_loss_other_last_on
     assert len({volumes[0].variance for volumes in first.values()}) == 4
 
 
+@pytest.mark.slow
 def test_the_page_has_every_part_and_no_number_that_is_none(small: Path) -> None:
     text = (small / "docs" / "bias_study.md").read_text()
     heads = re.findall("^## (.*)", text, re.MULTILINE)
@@ -91,6 +95,7 @@ def test_the_page_has_every_part_and_no_number_that_is_none(small: Path) -> None
         assert len({line.count(" | ") for line in table.splitlines() if not line.startswith("| ---")}) == 1
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(again: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = times(again)
     with caplog.at_level(logging.INFO, logger="surface_study"):
@@ -98,6 +103,7 @@ def test_what_is_done_is_not_done_again(again: Path, caplog: pytest.LogCaptureFi
     assert times(again) == before
 
 
+@pytest.mark.slow
 def test_what_was_written_by_hand_stays(again: Path) -> None:
     page = again / "docs" / "bias_study.md"
     page.write_text(page.read_text().replace(f"{BY_HAND}\n", f"{BY_HAND}\nA person's judgement, 5 % of it."))
@@ -106,6 +112,7 @@ def test_what_was_written_by_hand_stays(again: Path) -> None:
     assert page.read_text().count(BY_HAND) == page.read_text().count(END_BY_HAND) == 1
 
 
+@pytest.mark.slow
 def test_a_result_of_another_plan_is_not_used(again: Path) -> None:
     path = arm.folder(again / "work", ARM) / arm.RESULT
     path.write_text(json.dumps(json.loads(path.read_text()) | {"plan": "other"}))
@@ -114,6 +121,7 @@ def test_a_result_of_another_plan_is_not_used(again: Path) -> None:
     assert arm.is_done(path, QUICK)
 
 
+@pytest.mark.slow
 def test_other_settings_begin_an_arm_anew(again: Path) -> None:
     place = arm.folder(again / "work", ARM)
     (place / f"{ARM.name}.toml").write_text("epochs = 1")
@@ -123,6 +131,7 @@ def test_other_settings_begin_an_arm_anew(again: Path) -> None:
     assert arm.is_done(place / arm.RESULT, QUICK)
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_resumed_and_gives_the_same(
     again: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

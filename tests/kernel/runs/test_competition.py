@@ -37,6 +37,7 @@ def test_a_whole_run_is_complete_and_the_same_bytes_twice(submit, tmp_path):
     assert (again.out / "submission.zip").read_bytes() == (done.out / "submission.zip").read_bytes()
 
 
+@pytest.mark.slow
 def test_bad_volumes_do_not_take_the_others_down(submit, tmp_path, monkeypatch):
     monkeypatch.setattr(story, "USUAL_SHAPE_ZYX", (5, 6, 7))  # 320³ is tested with the zeros below
     good = submit(write_competition(tmp_path / "good", GOOD), out="out_good")
@@ -92,6 +93,7 @@ def test_a_failing_network_leaves_zeros_and_says_so(submit, tmp_path, monkeypatc
     assert masks["3.tif"][0].any()
 
 
+@pytest.mark.slow
 def test_the_device_is_tested_at_start_and_a_later_run_can_take_it(submit, tmp_path):
     competition = write_competition(tmp_path / "competition", GOOD)
     done = submit(competition, "--device", "cpu")
@@ -166,7 +168,7 @@ def test_weights_with_another_digest_are_one_line(submit, tmp_path):
     assert not done.out.exists()
 
 
-def test_a_valid_zip_exists_before_torch_is_imported(tmp_path, weights_file):
+def test_a_valid_zip_exists_before_torch_is_imported(tmp_path, weights_file, earlier_report):
     write_bundle(tmp_path / "bundle", [weights_file])
     write_competition(tmp_path / "competition", {"3": noise((2, 3, 4)), "1": None})
     code = """
@@ -177,7 +179,7 @@ from surface_kernel.__main__ import main
 sys.exit(main())
 """
     places = "--bundle", tmp_path / "bundle", "--competition", tmp_path / "competition", "--out", tmp_path / "out"
-    done = run_python(code, *places, "--scratch", tmp_path)
+    done = run_python(code, *places, "--scratch", tmp_path, "--device", earlier_report)
     assert done.returncode == 3
     assert "ImportError" in done.stdout or "ModuleNotFoundError" in done.stdout
     masks = zipped(tmp_path / "out" / "submission.zip")
@@ -232,6 +234,7 @@ def test_a_start_resumes_after_the_stages_that_are_done(begun, three_stages):
     assert (again.out / "submission.zip").read_bytes() == wanted
 
 
+@pytest.mark.slow
 def test_a_changed_image_is_not_mixed_with_what_was_done(begun, three_stages, tmp_path):
     competition, wanted, _ = begun
     (competition / "test_images" / "3.tif").unlink()
@@ -244,6 +247,7 @@ def test_a_changed_image_is_not_mixed_with_what_was_done(begun, three_stages, tm
     assert (again.out / "submission.zip").read_bytes() == (anew.out / "submission.zip").read_bytes() != wanted
 
 
+@pytest.mark.slow
 def test_changed_settings_are_not_mixed_with_what_was_done(begun, three_stages):
     competition, wanted, _ = begun
     again = three_stages(competition, views=("none", "y", "zy"))

@@ -35,6 +35,7 @@ def test_predict_makes_the_masks_of_a_submission(predict, submit, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_probabilities_agree_with_the_mask(predict, tmp_path):
     write_lzw(tmp_path / "in" / "3.tif", GOOD["3"])
     assert predict(source="in/3.tif").code == 0

@@ -95,7 +95,9 @@ def expected(voxels):
     return (Intensity().table(voxels)[voxels] > 0).astype(np.uint8)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_all_volumes_come_out_whoever_predicts_them(make, workers):
     volumes = {str(seed): noise((*SHAPE[:2], 30 + seed), seed) for seed in range(7)}
     units = make(volumes)

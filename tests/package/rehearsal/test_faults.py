@@ -111,7 +111,7 @@ def replace_submit(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -
         ("submit()", True, []),
         ("place.budget_s = 1\nsubmit()", False, ["expected zeros of an engine .*, got the verdict 'complete'"]),
         ("submit()\nsys.exit(3)", True, ["expected every volume predicted .*, got the verdict 'degraded'"]),
-        ("sys.exit(3)", False, ["expected exit code 0, got 1 .*got no such file"]),
+        pytest.param("sys.exit(3)", False, ["expected exit code 0, got 1 .*got no such file"], marks=pytest.mark.slow),
         (
             f"submit(lambda masks: masks.update({{'{mixed.CASE}.tif': mask(2, 3, 4)}}))",
             False,

@@ -151,6 +151,7 @@ def test_of_each_minor_version_the_first_that_makes_an_environment_is_tried(
     assert "Python 3.14: not tried, the bundle lists 3.11, 3.12, 3.13" in caplog.text
 
 
+@pytest.mark.slow  # test_protocol has the absent line in small
 def test_a_script_that_says_nothing_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "silent.py"
     script.write_text("print('installed, compiled, 20 modules of surface_kernel imported')")

@@ -170,11 +170,16 @@ def test_an_attempt_that_was_swallowed_is_still_a_finding_under_the_audit_hook(t
             "(place.out / 'stray.tif').write_bytes(b''); submit()",
             "expected no .tif beside the zip, got stray.tif",
         ),
-        (
+        pytest.param(  # test_masks has it too
             "submit(lambda masks: masks.update({'8.tif': masks['7.tif']}))",
             r"8.tif: .* got \(2, 3, 4\)",
+            marks=pytest.mark.slow,
         ),
-        ("submit(lambda masks: masks.pop('8.tif'))", "expected exit code 0, got 1 .*got no '8.tif'"),
+        pytest.param(  # test_submit has it too
+            "submit(lambda masks: masks.pop('8.tif'))",
+            "expected exit code 0, got 1 .*got no '8.tif'",
+            marks=pytest.mark.slow,
+        ),
         ("submit(); sys.exit(3)", "got the verdict 'degraded'"),
     ],
     ids=["stray", "shape", "missing", "degraded"],

@@ -202,6 +202,7 @@ def test_the_best_weights_know_their_epoch_and_their_score(whole: Run) -> None:
     assert weights.describe(whole.folder / "best.safetensors").threshold == float(best["val_threshold"])
 
 
+@pytest.mark.slow
 def test_a_real_network_is_trained_and_the_kernel_runs_it_as_the_validation_would(
     world: Any, tmp_path: Path, real_network: None
 ) -> None:
@@ -416,7 +417,7 @@ def test_a_run_that_was_killed_at_any_moments_ends_with_the_same_bits(
     def begin(*given: Any) -> subprocess.Popen[bytes]:
         return start(world, world.settings_file, "small", *given)
 
-    kill_and_resume(begin, tmp_path / "run", 3, seed)
+    kill_and_resume(begin, tmp_path / "run", 3 if seed else 2, seed)
     assert_same_run(tmp_path / "run", whole.folder)
 
 

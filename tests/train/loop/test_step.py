@@ -258,6 +258,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_ends_with_the_averaged_weights_of_one(world: Any, tmp_path: Path) -> None:
     tiny = world.settings_file.read_text().replace("learning_rate = 2e-3", 'kind = "sgd"\nlearning_rate = 2e-2')
     tiny = tiny.replace("[optimiser]", '[optimiser]\nprecision = "float32"')

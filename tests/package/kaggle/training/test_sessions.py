@@ -52,6 +52,7 @@ def told(run: Path) -> list[list]:
     return [json.loads(line) for line in (run / "told.json").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_real_client_takes_a_run_that_began_here_to_its_end(asked, kaggle, capsys) -> None:
     make_run(asked.run, step=70)
     sessions.train(asked)
