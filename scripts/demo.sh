@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole way in small: data, training, averaged weights, bundle, offline kernel, submission.zip, score.
-# It works in demo/, which it makes anew each time.
+# The whole pipeline in small: data, training, averaged weights, bundle, offline kernel, submission.zip, score.
+# It works in demo/, which is created anew on each run.
 set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 
@@ -15,7 +15,7 @@ python -m surface_train fit --settings train/settings/demo.toml --data demo/data
 echo "== 3/6 the bundle: what Kaggle will mount"
 python -m surface_package build --weights demo/run/weights.safetensors --settings package/settings/demo.toml --out demo/bundle --uncommitted
 
-echo "== 4/6 the rehearsal: the bundle in a Kaggle of our own, offline"
+echo "== 4/6 the rehearsal: the bundle in a local copy of Kaggle's environment, offline"
 python -m surface_package rehearse demo/bundle --data demo/data/competition --out demo/rehearsal
 cp demo/rehearsal/submission.zip demo/submission.zip
 

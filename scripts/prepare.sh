@@ -1,5 +1,5 @@
-# Sourced by the other scripts and by people: goes to the clone's root and gives it a .venv with what the requirements
-# files name. An environment that was prepared from the same files before is used as it is.
+# Sourced by the other scripts and by people: changes to the clone's root and creates .venv from the requirements files.
+# An environment that was prepared from the same files before is used as it is.
 
 prepare() {
     local candidate found="" wanted

@@ -1,4 +1,4 @@
-"""The command line: a submission, or volumes of one's own.
+"""The command line: a submission, or for your own volumes.
 
 python -m surface_kernel --bundle DIR --competition DIR --out DIR
 python -m surface_kernel predict --weights FILE... --input FILE|DIR --out DIR
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _submit_parser() -> argparse.ArgumentParser:
     description = "Predict every test volume of the competition folder into OUT/submission.zip."
     parser = argparse.ArgumentParser(
-        prog="surface_kernel", description=description, epilog="`surface_kernel predict --help`: volumes of one's own"
+        prog="surface_kernel", description=description, epilog="`surface_kernel predict --help`: for your own volumes"
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="weights and settings, as packaged")
     parser.add_argument("--competition", type=Path, required=True, metavar="DIR", help="holds test.csv, test_images/")
@@ -54,7 +54,7 @@ def _submit_parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path(tempfile.gettempdir()),
         metavar="DIR",
-        help="keeps what is done, so that the same command resumes (default: %(default)s)",
+        help="folder for intermediate results; the same command resumes from it (default: %(default)s)",
     )
     parser.add_argument(
         "--budget-s",
@@ -76,7 +76,9 @@ def _predict_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="surface_kernel predict", description="Predict the volumes of a file or folder, each into OUT."
     )
-    parser.add_argument("--weights", type=Path, required=True, nargs="+", metavar="FILE", help="of every member")
+    parser.add_argument(
+        "--weights", type=Path, required=True, nargs="+", metavar="FILE", help="weights files, one for each member"
+    )
     parser.add_argument(
         "--input",
         dest="source",
@@ -85,7 +87,9 @@ def _predict_parser() -> argparse.ArgumentParser:
         metavar="FILE|DIR",
         help=".tif or .npy, uint8, (z, y, x); or a folder of such",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="another folder than the input's")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="output folder, different from the input's"
+    )
     parser.add_argument(
         "--save",
         choices=files.KINDS,

@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_build(parser: argparse.ArgumentParser) -> None:
     weights_help = "the ensemble's members: weights files or run folders"
     parser.add_argument("--weights", type=Path, nargs="+", required=True, metavar="FILE", help=weights_help)
-    settings_help = "views or stages, threshold, small components"
+    settings_help = "views or stages, and post-processing (docs/inference.md)"
     parser.add_argument("--settings", "--config", type=Path, metavar="FILE.toml", help=settings_help)
     out_help = "the folder to make; a bundle there is replaced"
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help=out_help)
@@ -138,7 +138,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="fail instead of fetching a wheel")
     half_help = "write weights in float16, and report what that changes on this volume"
     parser.add_argument("--half", type=Path, metavar="VOLUME.tif", help=half_help)
-    uncommitted_help = "take the code as it is, changed or not, and name no commit"
+    uncommitted_help = "allow uncommitted changes; the manifest then names no commit"
     parser.add_argument("--uncommitted", action="store_true", help=uncommitted_help)
     parser.add_argument("--notebook", action="store_true", help="also write submit.py as a notebook, BUNDLE.ipynb")
 

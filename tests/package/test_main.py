@@ -42,7 +42,7 @@ def test_a_rehearsal_prints_what_it_measured(tmp_path: Path) -> None:
     assert "120 volumes of 320³ would take " in run.stdout
     assert f"Pythons: expected one besides {HERE} that the bundle lists" in run.stdout
     assert "installed on 0 other Pythons; 15 other mounts tried" in run.stdout
-    assert run.stdout.count(": stopped, as it must, ") == 11
+    assert run.stdout.count(": stopped, as expected, ") == 11
     assert run.stdout.count(": started, ") == 4
     assert (tmp_path / "out" / "submission.zip").is_file()
 

@@ -80,21 +80,21 @@ ROWS = (
     GuideRow(
         part="2",
         what="`variance_regularization(pred)`, the listing",
-        built="`loss.variance`",
+        built="`terms.variance`",
         shown=("test_loss.py::test_the_term_is_its_formula_of_a_worlds_variance",),
         remark="on logits, a sample at a time, label 2 ignored",
     ),
     GuideRow(
         part="2",
         what="the new loss always has a gradient",
-        built="`loss.variance`",
+        built="`terms.variance`",
         shown=("test_loss.py::test_a_uniform_prediction_feels_no_pull_from_its_variance_whatever_the_formula",),
         remark="by the variance; by the logits it is 0 where p is uniform",
     ),
     GuideRow(
         part="2",
         what="table old against new, six rows",
-        built="`loss.variance`",
+        built="`terms.variance`",
         shown=_POINTS,
         remark="old at 0.001 is 0.90, not 0.99",
     ),
@@ -119,18 +119,18 @@ ROWS = (
         built="`loss.total`",
         shown=("test_loss.py::test_the_total_is_the_weighted_sum_of_the_samples_means",),
     ),
-    GuideRow(part="4", what="Dice", built="`loss.dice`", shown=("test_loss.py::test_dice_by_hand",)),
-    GuideRow(part="4", what="boundary", built="`loss.boundary`", shown=("test_loss.py::test_boundary_by_hand",)),
+    GuideRow(part="4", what="Dice", built="`terms.dice`", shown=("test_loss.py::test_dice_by_hand",)),
+    GuideRow(part="4", what="boundary", built="`terms.boundary`", shown=("test_loss.py::test_boundary_by_hand",)),
     GuideRow(
-        part="4", what="clDice", built="`loss.cldice`", shown=("test_loss.py::test_cldice_by_hand_half_of_a_sheet",)
+        part="4", what="clDice", built="`terms.cldice`", shown=("test_loss.py::test_cldice_by_hand_half_of_a_sheet",)
     ),
     GuideRow(
-        part="4", what="connectivity", built="`loss.connectivity`", shown=("test_loss.py::test_connectivity_by_hand",)
+        part="4", what="connectivity", built="`terms.connectivity`", shown=("test_loss.py::test_connectivity_by_hand",)
     ),
     GuideRow(
         part="4",
         what="entropy",
-        built="`loss.entropy`",
+        built="`terms.entropy`",
         shown=("test_loss.py::test_entropy_by_its_formula",),
         remark="punished twice",
     ),
@@ -196,20 +196,20 @@ ROWS = (
     GuideRow(
         part="8",
         what="gradients −1.998, −1.0, −0.02",
-        built="`loss.variance`",
+        built="`terms.variance`",
         shown=_SLOPES,
         remark="a variance above 0.25 is impossible",
     ),
     GuideRow(
         part="8",
         what="H(0), H(0.5), H(1)",
-        built="`loss.entropy`",
+        built="`terms.entropy`",
         shown=("test_loss.py::test_entropy_is_nothing_when_sure_and_log_2_when_not",),
     ),
     GuideRow(
         part="8",
         what="penalty max(0.5 − H, 0)",
-        built="`loss.entropy`",
+        built="`terms.entropy`",
         shown=("test_loss.py::test_entropy_by_its_formula",),
     ),
 )

@@ -90,7 +90,7 @@ def try_mounts(
             *(_stopped(sandbox, run, case) if case.reason else _started(sandbox, run, competition, predict=predict)),
             *run.left,
         ]
-        end = "stopped, as it must" if case.reason else "predicted" if predict else "started"
+        end = "stopped, as expected" if case.reason else "predicted" if predict else "started"
         log.info("  %s: %s, %.1f s", case.name, "; ".join(wrong) or end, run.wall_s)
         names.append(case.name)
         findings += [f"{finding} ({case.name})" for finding in wrong]
