@@ -4,6 +4,7 @@ import configparser
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatch
 
 import pytest
 from packaging.requirements import Requirement
@@ -29,6 +30,13 @@ def test_the_package_list_is_what_is_on_disk():
     folders = dict(line.split(" = ") for line in lines(SETUP["options"]["package_dir"]))
     assert folders == {name: folder for name, folder in found.items() if "." not in name}
     assert sorted(lines(SETUP["importlinter"]["root_packages"])) == sorted(folders)
+
+
+def test_pytest_looks_into_every_folder_of_tests(pytestconfig):
+    """By default it passes over any that is called `build`."""
+    folders = {part for path in (ROOT / "tests").rglob("test_*.py") for part in path.relative_to(ROOT).parent.parts}
+    passed_over = pytestconfig.getini("norecursedirs")
+    assert [name for name in folders if any(fnmatch(name, pattern) for pattern in passed_over)] == []
 
 
 def test_the_kernel_bears_the_projects_version():

@@ -137,14 +137,14 @@ def _warn_of_other_masks(settings: Settings, path: Path, first: Metadata) -> Non
             return
     except MaskSettingsError:
         pass  # of a later version: another chain
-    got = json.dumps(entries.get("postprocess")) if isinstance(entries, Mapping) else "one that they do not say"
+    got = json.dumps(dict(entries)) if isinstance(entries, Mapping) else "one that they do not say"
     log.warning(
         "warning: %s: the threshold %g was chosen with another post-processing, %s, than the bundle's, %s; train with "
         "the bundle's in the settings, or name a threshold in --settings",
         path,
         first.threshold,
         got,
-        json.dumps(expected.to_tables()),
+        json.dumps(expected.to_entries()),
     )
 
 

@@ -1,5 +1,6 @@
 import os
 import shutil
+from threading import Event
 
 import numpy as np
 import pytest
@@ -120,14 +121,23 @@ def test_without_time_the_zeros_count(submit, tmp_path):
 
 
 def test_on_a_long_run_the_zip_gets_better_as_it_goes(submit, tmp_path, monkeypatch):
-    seen = []
+    seen, finished, one_is_in = [], [], Event()
 
     def look(submission):
         write(submission)
         seen.append([name for name, (mask, _) in zipped(submission.path).items() if mask.any()])
+        if seen[-1]:
+            one_is_in.set()
 
-    write = story.Submission.write
+    def finish_one_before_the_other(run, done):
+        finished.append(done)
+        if len(finished) == 2:
+            one_is_in.wait(60)  # both volumes may else be finished between two looks
+        return finish(run, done)
+
+    write, finish = story.Submission.write, submission_run.SubmissionRun.finish
     monkeypatch.setattr(story.Submission, "write", look)
+    monkeypatch.setattr(submission_run.SubmissionRun, "finish", finish_one_before_the_other)
     monkeypatch.setattr(submission_run, "SAVE_EVERY_S", 0.0)
     assert submit(write_competition(tmp_path / "competition", GOOD)).code == 0
     assert [len(names) for names in seen] == [0, 1, 2]  # and not once more when nothing is new

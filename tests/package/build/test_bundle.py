@@ -419,7 +419,7 @@ def run_build(clone: Path, folder: Path, *words: object, umask: int = -1, **vari
 
 
 def test_the_command_tells_what_was_made(tmp_path: Path, clone: Path, cache: Path) -> None:
-    weights = write_weights(tmp_path / "w", 1)
+    weights = write_weights(tmp_path / "w", 1, mask=MaskSettings().to_entries())
     first = run_build(clone, tmp_path, "--weights", weights, "--wheels", cache)
     made = manifest.read(tmp_path / "bundle")["files"]
     assert [line.split() for line in first[: len(made)]] == [

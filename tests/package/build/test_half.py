@@ -116,7 +116,7 @@ def test_the_change_is_that_of_logits_and_masks(scene: Path) -> None:
 
 
 def test_members_and_views_are_the_bundles(scene: Path) -> None:
-    settings = Settings(staged=(((0, "none"),), ((1, "x"), (1, "none"))), dust_voxels=0)
+    settings = Settings(staged=(((0, "none"),), ((1, "x"), (1, "none"))), mask=mask_settings(least_voxels=0))
     change = half.compare([Path("0"), Path("0")], [Path("0"), Path("0.75")], settings=settings, path=scene)
     assert change.largest_logit_change == pytest.approx(0.5, abs=1e-6)  # two of three passes differ
 

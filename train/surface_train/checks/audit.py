@@ -14,6 +14,7 @@ from surface_kernel import probability
 from surface_kernel.networks import weights
 from surface_kernel.volumes import volume
 from surface_kernel.volumes.intensity import Intensity
+from surface_kernel.volumes.scanned import scanned_bits, unpacked
 from surface_train.checks.sentinel import SeenProbabilities, violation
 from surface_train.data.cases import UNLABELLED
 from surface_train.settings import Sentinel
@@ -190,11 +191,14 @@ def _prediction(engine: "Engine", image: Path) -> Audit:
     grey = volume.read(image)
     label = _label_of(image, grey.shape)
     seen = SeenProbabilities(engine.threshold, _LIMITS)
-    for start_z, slab in engine.logits(grey, scanned=engine.scanned(grey)):
-        probabilities = probability.probabilities(slab)
+    bits = scanned_bits(grey)
+    for start_z, slab in engine.logits(grey, scanned=bits):
+        planes = slice(start_z, start_z + len(slab))
+        # What was not scanned has the logit of background, whatever the network does: it would hide a collapse.
+        counted = unpacked(bits[planes], grey.shape[2])
         if label is not None:
-            probabilities = probabilities[label[start_z : start_z + len(slab)] != UNLABELLED]
-        seen.add(probabilities)
+            counted &= label[planes] != UNLABELLED
+        seen.add(probability.probabilities(slab[counted]))
     text = f"{image}: input {_input(engine.metadata[0].intensity, grey)}; probabilities: {seen.text}"
     if label is not None:
         counts = np.bincount(label.reshape(-1), minlength=3)

@@ -19,7 +19,7 @@ from surface_kernel.inference.tiles import Grid
 from surface_kernel.networks.device import Device
 from surface_kernel.postprocess.mask import make_mask
 from surface_kernel.postprocess.mask_settings import MaskSettings
-from surface_kernel.volumes.scanned import scanned_bits
+from surface_kernel.volumes.scanned import scanned_bits, unpacked
 from surface_score import score_case
 from surface_train.data.cases import UNLABELLED, Case
 from surface_train.distributed import Group
@@ -75,7 +75,7 @@ class Predicted:
     mask_settings: MaskSettings
     """How masks are made of the field."""
     variance: float
-    """Of the labelled voxels' probabilities, 0 where there are none."""
+    """Of the probabilities of the labelled voxels that were scanned, 0 where there are none."""
     entropy: float
     """Mean binary entropy of the same, in nats."""
 
@@ -118,7 +118,10 @@ def _predict_case(member: Member, case: Case, *, settings: TrainingSettings, dev
     for start_z, slab in slabs([member], image, grid=grid, device=device, scanned=scanned):
         layers = slice(start_z, start_z + len(slab))
         field[layers] = slab
-        sums.add(slab[label[layers] != UNLABELLED])
+        counted = label[layers] != UNLABELLED
+        if scanned is not None:  # unscanned voxels have the logit of background, whatever the network does
+            counted &= unpacked(scanned[layers], image.shape[2])
+        sums.add(slab[counted])
     return Predicted(
         case=case,
         image=image,
