@@ -28,3 +28,5 @@ class Inputs:
     """What `surface_score --json` wrote of `submission`, and of `compare`."""
     explain: tuple[Path, ...] = ()
     """What `surface_score --explain` wrote of `submission`, and of `compare`."""
+    warnings: tuple[str, ...] = ()
+    """What the scorer warned of, where the score was made for the page."""

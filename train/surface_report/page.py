@@ -9,11 +9,14 @@ from surface_report.html import render
 from surface_report.inputs import Inputs, ReportError
 from surface_report.prediction.prediction_section import prediction_section
 from surface_report.score.score_section import score_section
+from surface_report.scoring import with_scores
 from surface_report.section import Section
+from surface_report.slices.slices_section import slices_section
 from surface_report.training.training_section import training_section
 
 SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
     score_section,
+    slices_section,
     prediction_section,
     training_section,
     data_section,
@@ -26,11 +29,13 @@ def page(inputs: Inputs) -> tuple[Markup, tuple[str, ...]]:
     Raises:
         ReportError: where no section has anything to show; as the sections do.
     """
-    made = [section for make in SECTIONS if (section := make(inputs)) is not None]
+    with with_scores(inputs) as scored:
+        made = [section for make in SECTIONS if (section := make(scored)) is not None]
     if not made:
         raise ReportError("expected inputs with something to show, got none: see --help for what goes together")
     sources = [(name, path) for name, path in _named(inputs) if path is not None]
-    title = "Surface report"
+    named = [path.name for path in (inputs.submission, inputs.compare, inputs.run, inputs.data) if path is not None]
+    title = ": ".join(["Surface report", *[" and ".join(named)][: len(named)]])
     return render("page.html", title=title, sources=sources, sections=made), tuple(
         fault for section in made for fault in section.faults
     )
