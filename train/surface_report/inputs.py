@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-class ReportError(ValueError):
+class PageError(ValueError):
     """A page that cannot be made from its inputs; the message names the file, what was expected and what to do."""
 
 

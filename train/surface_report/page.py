@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from surface_report.data.data_section import data_section
 from surface_report.html import render
-from surface_report.inputs import Inputs, ReportError
+from surface_report.inputs import Inputs, PageError
 from surface_report.prediction.prediction_section import prediction_section
 from surface_report.score.score_section import score_section
 from surface_report.scoring import with_scores
@@ -27,12 +27,12 @@ def page(inputs: Inputs) -> tuple[Markup, tuple[str, ...]]:
     """Return the page as HTML, and a line for each thing that could not be shown.
 
     Raises:
-        ReportError: where no section has anything to show; as the sections do.
+        PageError: where no section has anything to show; as the sections do.
     """
     with with_scores(inputs) as scored:
         made = [section for make in SECTIONS if (section := make(scored)) is not None]
     if not made:
-        raise ReportError("expected inputs with something to show, got none: see --help for what goes together")
+        raise PageError("expected inputs with something to show, got none: see --help for what goes together")
     sources = [(name, path) for name, path in _named(inputs) if path is not None]
     named = [path.name for path in (inputs.submission, inputs.compare, inputs.run, inputs.data) if path is not None]
     title = ": ".join(["Surface report", *[" and ".join(named)][: len(named)]])

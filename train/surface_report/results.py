@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from surface_kernel.message import shown
-from surface_report.inputs import Inputs, ReportError
+from surface_report.inputs import Inputs, PageError
 from surface_score.betti import DIMENSION_WEIGHTS, Matching
 from surface_score.leaderboard import SURFACE_DICE_WEIGHT, TOPO_WEIGHT, VOI_WEIGHT
 
@@ -58,7 +58,7 @@ def scores_of(inputs: Inputs, number: int) -> dict[str, ScoreRow] | None:
     """Return the scores of the submission (0) or of what it is compared with (1) by id; None where there are none.
 
     Raises:
-        ReportError: for a file that is not what `surface_score` writes.
+        PageError: for a file that is not what `surface_score` writes.
     """
     if number < len(inputs.score):
         return _read_scores(inputs.score[number])
@@ -72,7 +72,7 @@ def breakdown_of(inputs: Inputs, number: int, id_: str) -> dict[str, Any] | None
     """Return the breakdown of a case of the submission (0) or of what it is compared with (1); None if there is none.
 
     Raises:
-        ReportError: for a file that is no JSON object.
+        PageError: for a file that is no JSON object.
     """
     if number >= len(inputs.explain):
         return None
@@ -83,7 +83,7 @@ def breakdown_of(inputs: Inputs, number: int, id_: str) -> dict[str, Any] | None
 def _read_scores(path: Path) -> dict[str, ScoreRow]:
     cases = _read(path).get("cases")
     if not isinstance(cases, dict) or not cases:
-        raise ReportError(f"{path}: expected what `surface_score --json` writes, got no table of cases")
+        raise PageError(f"{path}: expected what `surface_score --json` writes, got no table of cases")
     return {str(id_): _row(row, path) for id_, row in cases.items()}
 
 
@@ -95,7 +95,7 @@ def _row(row: object, path: Path) -> ScoreRow:
         counts = [row["betti"][str(dimension)] for dimension in range(len(DIMENSIONS))]
         features = tuple(Matching(int(matched), int(predicted), int(true)) for matched, predicted, true in counts)
     except (KeyError, TypeError, ValueError) as error:
-        raise ReportError(f"{path}: expected scores as `surface_score` writes them, got {shown(row)}") from error
+        raise PageError(f"{path}: expected scores as `surface_score` writes them, got {shown(row)}") from error
     return ScoreRow(features=features, **numbers)
 
 
@@ -103,7 +103,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path}: expected JSON, got a file that is none ({error})") from error
+        raise PageError(f"{path}: expected JSON, got a file that is none ({error})") from error
     if not isinstance(content, dict):
-        raise ReportError(f"{path}: expected a JSON object, got {shown(content)}")
+        raise PageError(f"{path}: expected a JSON object, got {shown(content)}")
     return content

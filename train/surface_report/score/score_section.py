@@ -21,7 +21,7 @@ def score_section(inputs: Inputs) -> Section | None:
     """Return the section, or None where there are no scores.
 
     Raises:
-        ReportError: for scores that the scorer did not write.
+        PageError: for scores that the scorer did not write.
     """
     first, second = scores_of(inputs, 0), scores_of(inputs, 1)
     if first is None:

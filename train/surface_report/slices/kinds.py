@@ -19,7 +19,7 @@ NEAR_CONTACT_VOXELS = 8
 NEAR_HOLE_VOXELS = 4  # as surface_score.explain counts what could fill a hole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mark:
     """Voxels of one kind near a place that are of another kind there."""
 

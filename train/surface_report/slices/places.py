@@ -47,14 +47,14 @@ def marks(breakdown: Mapping[str, Any]) -> list[Mark]:
     """Return what to mark: false voxels at bridges, missed ones at gaps, and those that fill or would fill a hole."""
     contacts = {"merges": (ADDED, MERGED), "splits": (MISSED, SPLIT)}
     found = [
-        Mark(_voxel(contact["at"]), NEAR_CONTACT_VOXELS, of, becomes)
+        Mark(at=_voxel(contact["at"]), within=NEAR_CONTACT_VOXELS, of=of, becomes=becomes)
         for name, (of, becomes) in contacts.items()
         for mismatch in breakdown[name]
         for contact in mismatch["contacts"]
     ]
     holes = {"false_holes": (MISSED, HOLE), "lost_holes": (ADDED, PLUG)}
     found += [
-        Mark(_voxel(hole["at"]), NEAR_HOLE_VOXELS, of, becomes)
+        Mark(at=_voxel(hole["at"]), within=NEAR_HOLE_VOXELS, of=of, becomes=becomes)
         for name, (of, becomes) in holes.items()
         for hole in breakdown[name]
     ]

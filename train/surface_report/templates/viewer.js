@@ -137,7 +137,7 @@ if (slicesViewer) {
   function placeCross(axis) {
     const [down, right] = [0, 1, 2].filter((other) => other !== axis);
     const middle = (other) => `${((Number(sliders[other].value) + 0.5) / open.shape[other]) * 100}%`;
-    for (const cross of figures[axis].querySelectorAll(".cross")) {
+    for (const cross of figures[axis].querySelectorAll(".hair")) {
       cross.hidden = !layers.cross.checked;
       cross.style.setProperty("--down", middle(down));
       cross.style.setProperty("--right", middle(right));
