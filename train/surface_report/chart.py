@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,10 @@ def drawing(id_: str, *, title: str, description: str, size_inches: tuple[float,
         FigureCanvasSVG(drawn.figure)
         yield drawn
         svg = io.StringIO()
-        drawn.figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        with warnings.catch_warnings():
+            # The browser draws the text, with fonts of its own.
+            warnings.filterwarnings("ignore", "Glyph .* missing from")
+            drawn.figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     drawn.chart = Chart(
         id=id_,
         title=title,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from markupsafe import Markup
 
 from surface_report.data.data_section import data_section
-from surface_report.html import render
+from surface_report.html import render, script
 from surface_report.inputs import Inputs, PageError
 from surface_report.prediction.prediction_section import prediction_section
 from surface_report.score.score_section import score_section
@@ -21,6 +21,7 @@ SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
     training_section,
     data_section,
 )
+SCRIPTS = ("sorting.js", "viewer.js")
 
 
 def page(inputs: Inputs) -> tuple[Markup, tuple[str, ...]]:
@@ -36,9 +37,9 @@ def page(inputs: Inputs) -> tuple[Markup, tuple[str, ...]]:
     sources = [(name, path) for name, path in _named(inputs) if path is not None]
     named = [path.name for path in (inputs.submission, inputs.compare, inputs.run, inputs.data) if path is not None]
     title = ": ".join(["Surface report", *[" and ".join(named)][: len(named)]])
-    return render("page.html", title=title, sources=sources, sections=made), tuple(
-        fault for section in made for fault in section.faults
-    )
+    text, digest = script(SCRIPTS)
+    made_page = render("page.html", title=title, sources=sources, sections=made, script=text, script_hash=digest)
+    return made_page, tuple(fault for section in made for fault in section.faults)
 
 
 def _named(inputs: Inputs) -> list[tuple[str, object]]:

@@ -1,7 +1,7 @@
 """The section "Slices": each case of a submission in three planes, with what to switch on over the CT."""
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -35,13 +35,14 @@ def slices_section(inputs: Inputs) -> Section | None:
     files = list(_case_files(inputs))
     room = room_for(len(files))
     packed = list(tqdm(_pack_all(files, room), "slices", len(files), disable=None))
-    scores = scores_of(inputs, 0) or {}
-    shown = [case | _facts(scores.get(str(case["id"]))) for case in packed if not isinstance(case, str)]
+    scores = [scores_of(inputs, number) or {} for number in range(2)]
+    shown = [case | _facts(str(case["id"]), scores) for case in packed if not isinstance(case, str)]
     body = render(
         "slices.html",
         cases=shown,
         room=room,
         compared=[path.name for path in (inputs.submission, inputs.compare) if path is not None],
+        named=any(case["exact"] for case in shown),
         reduced=any(case["cells"] != case["shape"] for case in shown),
     )
     faults = tuple(case for case in packed if isinstance(case, str))
@@ -57,8 +58,9 @@ def room_for(cases: int) -> Room:
     return Room(cells=128, planes=12 if each * MANY >= _BYTES_OF_FEW_CASES else 4, bytes=each)
 
 
-def _facts(row: ScoreRow | None) -> dict[str, object]:
-    return {"score": None, "lost": None} if row is None else {"score": row.score, "lost": row.lost}
+def _facts(id_: str, scores: Sequence[Mapping[str, ScoreRow]]) -> dict[str, object]:
+    """Return a case's scores, of one submission or of both, for the viewer."""
+    return {"scores": [{"score": rows[id_].score, "lost": rows[id_].lost} for rows in scores if id_ in rows]}
 
 
 def _case_files(inputs: Inputs) -> Iterator[CaseFiles]:

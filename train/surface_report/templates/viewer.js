@@ -71,8 +71,8 @@ if (slicesViewer) {
         return [`${plane.axis}:${plane.at}`, { ct: plane.ct && (await pixels(plane.ct)).grey, kinds, height, width }];
       })),
     ]);
-    const { id, shape, cells, places, hasTruth, lost, score } = packed;
-    return { id, shape, cells, places, hasTruth, lost, score, ct, kinds, exact: new Map(exact) };
+    const { id, shape, cells, places, hasTruth, scores } = packed;
+    return { id, shape, cells, places, hasTruth, scores, ct, kinds, exact: new Map(exact) };
   }
 
   // A plane as { height, width, and for each row and column where its voxel is }.
@@ -144,12 +144,17 @@ if (slicesViewer) {
     }
   }
 
+  // What the voxel at the cross-hairs is: of an exact plane where there is one.
   function readout() {
     const at = sliders.map((slider) => Number(slider.value));
-    const cell = at.map((one, axis) => Math.floor((one * open.cells[axis]) / open.shape[axis]));
-    const flat = (cell[0] * open.cells[1] + cell[1]) * open.cells[2] + cell[2];
-    const kinds = open.kinds.map((one) => MEANING[one[flat]]);
-    const grey = open.ct ? `, CT ${open.ct[flat]}` : "";
+    const planes = AXES.map((_, axis) => open.kinds.map((_, of) => cut(axis, of)));
+    const axis = Math.max(planes.findIndex((plane) => plane[0].exact), 0);
+    const [down, right] = [0, 1, 2].filter((other) => other !== axis);
+    const flats = planes[axis].map((plane) => plane.start
+      + Math.floor((at[down] * plane.height) / open.shape[down]) * plane.down
+      + Math.floor((at[right] * plane.width) / open.shape[right]) * plane.right);
+    const kinds = planes[axis].map((plane, of) => MEANING[plane.kinds[flats[of]]]);
+    const grey = open.ct ? `, CT ${planes[axis][0].ct[flats[0]]}` : "";
     byId("readout").textContent = `(${at.join(", ")})${grey}: ${[...new Set(kinds)].join(" | ")}`;
   }
 
@@ -167,14 +172,12 @@ if (slicesViewer) {
     paintAll();
   }
 
-  function showLost() {
-    const box = byId("lost");
-    box.hidden = !open.lost;
-    if (!open.lost) return;
+  function lossBar({ score, lost }, name) {
     const bar = document.createElement("div");
     bar.className = "lossbar";
-    const words = [`score ${open.score.toFixed(4)}`];
-    for (const [cause, points] of [["score", open.score], ...Object.entries(open.lost)]) {
+    bar.setAttribute("aria-hidden", "true");
+    const words = [`${name}score ${score.toFixed(4)}`];
+    for (const [cause, points] of [["score", score], ...Object.entries(lost)]) {
       const piece = document.createElement("span");
       piece.className = `cause ${cause}`;
       piece.style.width = `${100 * points}%`;
@@ -183,8 +186,12 @@ if (slicesViewer) {
     }
     const text = document.createElement("p");
     text.textContent = words.join(", ");
-    bar.setAttribute("aria-hidden", "true");
-    box.replaceChildren(bar, text);
+    return [bar, text];
+  }
+
+  function showLost() {
+    byId("lost").hidden = open.scores.length === 0;
+    byId("lost").replaceChildren(...open.scores.flatMap((row, of) => lossBar(row, open.scores.length > 1 ? `${"AB"[of]}: ` : "")));
   }
 
   function listPlaces() {
