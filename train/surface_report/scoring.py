@@ -41,7 +41,7 @@ def _score(submission: Path, truth: Path, folder: Path) -> tuple[Path, list[str]
     """Write score.json and explain/ of a submission into a folder. Return it, and the scorer's warnings."""
     (folder / "explain").mkdir(parents=True)
     pairs = pair_by_id(find_masks(submission), find_masks(truth))
-    results = score_pairs(pairs, min(cores(), len(pairs)), folder / "explain")
+    results = score_pairs(pairs, min(cores(), len(pairs)), folder / "explain", pictures=False)
     scores, warnings = {}, []
     for (_, label), (score, of_case) in zip(pairs, tqdm(results, "scoring", len(pairs), disable=None), strict=True):
         scores[label.id] = score

@@ -109,7 +109,7 @@ if (slicesViewer) {
         canvas.width = plane.width;
         canvas.height = plane.height;
       }
-      const context = canvas.getContext("2d");
+      const context = canvas.getContext("2d", { willReadFrequently: true });
       const image = context.createImageData(plane.width, plane.height);
       const out = image.data;
       const ct = layers.ct.checked ? plane.ct : null;
