@@ -25,6 +25,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 AMBER, SKY, YELLOW, INK = "#e69f00", "#56b4e9", "#f0e442", "#010203"
 FAINT = "#010204"  # of grids and frames
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, INK)
+LONGEST_NAME = 24
 _VARIABLES = {
     BLUE: "--blue",
     ORANGE: "--orange",
@@ -112,6 +113,11 @@ def drawing(id_: str, *, title: str, description: str, size_inches: tuple[float,
 def only_axes(drawn: Drawing) -> "Axes":
     """Return the axes of a figure with one plot."""
     return drawn.figure.subplots()
+
+
+def short(name: str) -> str:
+    """Return a name from outside as a chart has room for it."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def _inline(svg: str, id_: str) -> Markup:

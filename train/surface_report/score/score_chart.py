@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 
-from surface_report.chart import BLUE, INK, ORANGE, Chart, drawing, only_axes
+from surface_report.chart import BLUE, INK, ORANGE, Chart, drawing, only_axes, short
 from surface_report.results import ScoreRow
 from surface_report.scrolls import UNKNOWN
-
-_LONGEST = 16
 
 
 def scores_by_scroll(rows: Mapping[str, ScoreRow], scrolls: Mapping[str, str]) -> Chart:
@@ -23,11 +21,7 @@ def scores_by_scroll(rows: Mapping[str, ScoreRow], scrolls: Mapping[str, str]) -
         for height, (_, scores) in enumerate(ranked):
             axes.plot(scores, [height] * len(scores), "o", color=BLUE, alpha=0.6, markersize=6, markeredgewidth=0)
             axes.plot([sum(scores) / len(scores)] * 2, [height - 0.35, height + 0.35], color=ORANGE, linewidth=2.5)
-        axes.set_yticks(range(len(ranked)), [_short(scroll) for scroll, _ in ranked])
+        axes.set_yticks(range(len(ranked)), [short(scroll) for scroll, _ in ranked])
         axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.set_xlabel("score; the upright line is the mean", color=INK)
     return drawn.chart
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
