@@ -107,10 +107,16 @@ def _text_bytes(value: object) -> int:
 
 def _read_masks(files: CaseFiles) -> _Masks:
     return _Masks(
-        predicted=tuple(read(file) != 0 for file in files.predictions),
-        label=None if files.truth is None else read(files.truth),
+        predicted=tuple(_numbers(file) != 0 for file in files.predictions),
+        label=None if files.truth is None else _numbers(files.truth),
         grey=None if files.image is None else volume.read(files.image),
     )
+
+
+def _numbers(file: MaskFile) -> npt.NDArray[np.generic]:
+    """Return a mask as the score reads it: NaN is background."""
+    found = read(file)
+    return np.nan_to_num(found) if np.issubdtype(found.dtype, np.inexact) else found
 
 
 def _shape(masks: _Masks) -> Shape:
