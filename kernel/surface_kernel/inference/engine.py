@@ -279,8 +279,8 @@ class Engine:
             incidents += [f"memory did not suffice: begun again with tiles of {smaller.tile_zyx}"]
             grid = smaller
         count, total, squares = moments
-        mean = float(total / count)
-        variance = max(0.0, float(squares / count) - mean**2)
+        mean = float(total / max(count, 1))  # of a volume without a scan no tile is run
+        variance = max(0.0, float(squares / max(count, 1)) - mean**2)
         return ProbabilityStatistics(mean=mean, variance=variance, seconds=seconds, incidents=tuple(incidents))
 
     def _stage(

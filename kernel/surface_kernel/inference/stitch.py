@@ -55,7 +55,8 @@ class Output(NamedTuple):
     """uint8 (planes, y, x): 1 where the sum is above `limit`."""
     limit: np.float32
     moments: Doubles
-    """float64 (planes, 3): count, sum and sum of squares of 1 / (1 + exp(−sum / passes)) over the rows that count."""
+    """float64 (planes, 3): count, sum and sum of squares of 1 / (1 + exp(−sum / passes)) over the rows that count;
+    voxels under no tile that was run are left out."""
     passes: int
     """Over how many networks and views the logits are summed."""
     done: Flags
@@ -151,6 +152,29 @@ def _sum_row_with_gaps(
         row[x] = row[x] / total[x] if total[x] > 0 else unseen
 
 
+@numba.njit(nogil=True)
+def _add_row(earlier: Floats, row: Floats, gaps: bool, unseen: np.float32) -> None:
+    """Add what earlier stages made to a row. Voxels that no stage saw stay as they are: they have no sum."""
+    if gaps:
+        for x in range(row.size):
+            if row[x] != unseen:
+                row[x] += earlier[x]
+    else:
+        for x in range(row.size):
+            row[x] += earlier[x]
+
+
+@numba.njit(nogil=True)
+def _add_moments(row: Floats, passes: int, unseen: np.float32, moments: Doubles) -> None:
+    """Add a row's count, sum and sum of squares of the probabilities to (3,) moments."""
+    for x in range(row.size):
+        if row[x] != unseen:
+            probability = 1 / (1 + math.exp(-row[x] / passes))
+            moments[0] += 1
+            moments[1] += probability
+            moments[2] += probability * probability
+
+
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})
 def gather(tiles: Integers, axes: Axes, output: Output, first: int, last: int) -> None:
     """Blend planes `first` to `last` of a slab. Voxels of the padding are left out of everything.
@@ -174,6 +198,7 @@ def gather(tiles: Integers, axes: Axes, output: Output, first: int, last: int) -
     rows = np.empty((slots.size * starts_y.size, starts_x.size), np.int64)
     shifts, weights = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
     row, whole = np.empty(starts_x[-1] + tile_x, np.float32), np.empty((height, width), np.float32)
+    gapped, unseen = np.zeros(height, np.bool_), UNSCANNED_LOGIT * np.float32(passes)
     planes = sums.shape[0] if sums.size else mask.shape[0]
     every = 1 if planes * height * width <= MOMENTS_OF_ALL else 8
     for plane in range(first, last):
@@ -194,8 +219,8 @@ def gather(tiles: Integers, axes: Axes, output: Output, first: int, last: int) -
                         rows[over, k] = tiles[slots[layer], j, k]
                         gaps = gaps or rows[over, k] == 0
                     over += 1
+            gapped[y] = gaps
             if gaps:  # its voxels under no tile that was run were not scanned
-                unseen = UNSCANNED_LOGIT * np.float32(passes)
                 _sum_row_with_gaps(rows, shifts[:over], weights, starts_x, weights_x, row, unseen)
             else:
                 _sum_row(rows, shifts[:over], weights, starts_x, weights_x, row)
@@ -206,8 +231,7 @@ def gather(tiles: Integers, axes: Axes, output: Output, first: int, last: int) -
         for y in range(height):
             values = whole[y]
             if add:
-                for x in range(width):
-                    values[x] += sums[plane, y, x]
+                _add_row(sums[plane, y], values, gapped[y], unseen)
             if sums.size:
                 sums[plane, y] = values
             if mask.size:
@@ -215,9 +239,5 @@ def gather(tiles: Integers, axes: Axes, output: Output, first: int, last: int) -
                 for x in range(width):
                     bits[x] = values[x] > limit
             if moments.size and (plane * height + y) % every == 0:
-                for x in range(width):
-                    probability = 1 / (1 + math.exp(-values[x] / passes))
-                    moments[plane, 1] += probability
-                    moments[plane, 2] += probability * probability
-                moments[plane, 0] += width
+                _add_moments(values, passes, unseen, moments[plane])
         done[plane] = True

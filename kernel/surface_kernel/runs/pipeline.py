@@ -119,6 +119,7 @@ class Pipeline(Generic[Finished]):
     def _end(self, at_once: bool) -> None:
         for worker in self._workers:
             worker.end(at_once or bool(worker.units))
+            worker.remove_partial_files()
         self._workers.clear()
 
     def run(self) -> Iterator[Finished]:

@@ -129,6 +129,16 @@ def test_a_voxel_that_nobody_saw_is_no_surface_in_any_stage():
     assert mask.tolist() == [[[1, 1, 0, 0]]]
 
 
+def test_a_voxel_that_nobody_saw_keeps_its_logit_and_counts_for_no_moment():
+    grid, tiles = Grid((1, 1, 4), (1, 1, 2), 0), np.full((1, 1, 2, 1, 1, 2), 3, np.float32)
+    live, sums = np.array([[[True, False]]]), np.empty((1, 1, 4), np.float32)
+    blend(grid, tiles, live=live).blend(sums=sums)
+    moments = blend(grid, tiles, live=live).blend(sums=sums, add=True, with_moments=True, passes=2)
+    assert sums.tolist() == [[[6, 6, 2 * UNSCANNED_LOGIT, 2 * UNSCANNED_LOGIT]]]
+    probability = 1 / (1 + np.exp(-3.0))
+    np.testing.assert_allclose(moments, [2, 2 * probability, 2 * probability**2], rtol=1e-7)
+
+
 @pytest.mark.parametrize("shape_zyx", [(2, 3, 4), (9, 500, 500)])  # all rows count, and every eighth
 def test_moments_are_those_of_the_mean_logit(shape_zyx):
     grid = Grid(shape_zyx, shape_zyx, 0)

@@ -228,7 +228,7 @@ def test_a_device_that_cannot_be_had_as_agreed_is_an_error(make):
         run(make({"a": noise(SHAPE)}), device=agreed)
 
 
-def test_when_it_must_not_go_on_workers_are_killed_and_what_was_finished_counts(make):
+def test_when_it_must_not_go_on_workers_are_killed_and_what_was_finished_counts(make, tmp_path):
     seen, began_s = [], time.monotonic()
     handler = Handler(
         make({"a": noise(SHAPE), "b": noise(SHAPE, 1), "bad": marked(SHAPE), "c": noise(SHAPE, 2)}),
@@ -242,6 +242,7 @@ def test_when_it_must_not_go_on_workers_are_killed_and_what_was_finished_counts(
         assert handler.workers == [1, 0]
         assert [process.exitcode for process in processes] == [-signal.SIGKILL]
     assert sorted(seen) == ["a", "b"]
+    assert not list(tmp_path.glob("*.partial*"))  # a later start would take "bad" for one that had killed its worker
 
 
 def test_the_handler_decides_whether_a_failure_is_finished(make):
