@@ -108,7 +108,9 @@ def test_the_plane_of_a_place_is_the_one_with_most_errors():
     errors = np.zeros((9, 9, 9), bool)
     errors[4] = True
     errors[:, 2, 2] = True
-    assert exact_planes(errors, [(4, 4, 4), (1, 2, 2)], most=9) == [(0, 4), (1, 2)]
+    assert exact_planes(errors, [(4, 4, 4), (1, 2, 2)], most=2) == [(0, 4), (1, 2)]
+    rest = [(1, 4), (2, 4), (2, 2), (0, 1)]
+    assert exact_planes(errors, [(4, 4, 4), (1, 2, 2)], most=9) == [(0, 4), (1, 2), *rest]
     assert exact_planes(errors, [(1, 2, 2)], most=1) == [(0, 4)]
     assert exact_planes(errors & False, [], most=9) == []
 

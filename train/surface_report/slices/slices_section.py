@@ -53,7 +53,7 @@ def room_for(cases: int) -> Room:
     """Return how large each of so many cases may get."""
     if cases <= MANY:
         each = _BYTES_OF_FEW_CASES // max(cases, 4)
-        return Room(cells=192 if cases <= FEW else 128, planes=12, bytes=each)
+        return Room(cells=192, planes=40, bytes=each) if cases <= FEW else Room(cells=128, planes=12, bytes=each)
     each = min(_BYTES_OF_MANY_CASES // cases, _BYTES_OF_FEW_CASES // MANY)
     return Room(cells=128, planes=12 if each * MANY >= _BYTES_OF_FEW_CASES else 4, bytes=each)
 
