@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from matplotlib.ticker import MaxNLocator
+
 from surface_report.chart import BLUE, GREEN, INK, ORANGE, SERIES, Chart, drawing, only_axes, short
 
 Rows = Sequence[Mapping[str, str]]
@@ -61,6 +63,7 @@ def _lines(rows: Rows, names: Iterable[str], *, id_: str, title: str, top: float
             axes.plot(epochs, values, dashes, color=colour, label=short(_name(name)), marker="o", markersize=3)
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=top)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(found) > 1:
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return drawn.chart
@@ -79,6 +82,7 @@ def _foreground(rows: Rows) -> Chart | None:
         axes.plot(epochs, [100 * value for value in predicted], color=BLUE, marker="o", markersize=3, label="predicted")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("% of labelled voxels")
         axes.legend(fontsize=8)
     return drawn.chart
