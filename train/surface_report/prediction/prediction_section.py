@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from surface_kernel.volumes.header import VolumeError
 from surface_report.case_files import image_of, of_each
@@ -98,6 +99,8 @@ def _sizes(facts: Sequence[MaskFacts]) -> Chart:
         axes = only_axes(drawn)
         axes.hist(sizes, bins=edges.tolist(), color=BLUE)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("voxels")
         axes.set_ylabel("components")
     return drawn.chart
