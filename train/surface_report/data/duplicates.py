@@ -6,7 +6,7 @@ import numpy as np
 
 from surface_report.data.case_facts import CaseFacts
 
-ALIKE = 0.98  # of the correlation of two signatures; two places of one scroll stay below 0.8
+ALIKE = 0.98  # of the correlation of two signatures
 
 
 def near_duplicates(facts: Sequence[CaseFacts]) -> list[tuple[str, str, float]]:
