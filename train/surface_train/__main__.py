@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def phantom(arguments: argparse.Namespace) -> int:
     """Generate a data set in the competition's layout: OUT/competition, and OUT/test_labels hidden from the kernel."""
-    from surface_phantom import write_dataset
+    from surface_phantom import LOOKS, OTHER_LOOKS, write_dataset
 
     size = tuple(arguments.size)
     made = write_dataset(
@@ -39,6 +39,7 @@ def phantom(arguments: argparse.Namespace) -> int:
         test_volumes=arguments.test_volumes,
         size_zyx=size,
         seed=arguments.seed,
+        looks=OTHER_LOOKS if arguments.looks == "other" else LOOKS,
     )
     log.info(
         "%s: %d training volumes, %.1f %% of their voxels surface, and %d test volumes",
@@ -113,6 +114,12 @@ def _add_phantom(parser: argparse.ArgumentParser) -> None:
         help="shape of most volumes (320 320 320); every third is smaller or not a cube",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same data set (0)")
+    parser.add_argument(
+        "--looks",
+        choices=("usual", "other"),
+        default="usual",
+        help="which scrolls: 'other' look like none of the usual",
+    )
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
