@@ -7,6 +7,7 @@ python -m surface_train audit PATH...
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,16 @@ def fit(arguments: argparse.Namespace) -> int:
         log.info("%s", forecast(request))
         return DONE
     log.info("weights: %s", train(request))
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks for all
+        _leave_page(request.out)
     return DONE
+
+
+def _leave_page(run: Path) -> None:
+    from surface_kernel.page import leave_page
+
+    if said := leave_page(run / "page.html", run=run):
+        log.info("%s", said)
 
 
 def audit(arguments: argparse.Namespace) -> int:
