@@ -49,6 +49,10 @@ class TrainingProgress:
     """Times that a plateau lowered the learning rate."""
     strikes: int = 0
     """Consecutive validations past one of the sentinel's limits."""
+    planned_steps: int = 0
+    """All steps of the run where they were laid out for it, by --plan-s or --steps; 0: as many as the settings say."""
+    planned_every: int = 0
+    """Epochs from one validation to the next, likewise."""
     init: str = ""
     """sha256 of the weights file that the run was initialised from; empty without one."""
     scaler: dict[str, Any] = field(default_factory=dict)
@@ -121,6 +125,16 @@ def load(
     place = next(network.parameters()).device
     mean = {name: tensor.to(place) for name, tensor in _under("average/", tensors).items()}
     return progress, WeightAverage(decay, mean=mean, count=progress.averaged), tensors["totals"]
+
+
+def planned(path: Path) -> tuple[int, int]:
+    """Return `planned_steps` and `planned_every` of a state, without its tensors. Raises StateError."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            progress = json.loads((opened.metadata() or {})["progress"])
+        return int(progress.get("planned_steps", 0)), int(progress.get("planned_every", 0))
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise StateError(f"{path}: expected a training state ({FORMAT}), got no readable one: {error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
