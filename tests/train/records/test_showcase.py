@@ -75,3 +75,10 @@ def test_a_submission_that_is_the_truth_meets_the_bar(shown: tuple[Path, Path, P
 def _run(shown: tuple[Path, Path, Path], out: Path) -> int:
     data, submission, start = map(str, shown)
     return main(["--data", data, "--submission", submission, "--start", start, "--out", str(out)])
+
+
+def test_without_a_start_nothing_is_said_of_one(shown: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    data, submission, _ = map(str, shown)
+    assert main(["--data", data, "--submission", submission, "--out", str(tmp_path)]) == 4
+    assert "began with" not in (tmp_path / "report.txt").read_text()
+    assert json.loads((tmp_path / "verdict.json").read_text())["start_dice"] is None

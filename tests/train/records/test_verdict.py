@@ -5,7 +5,7 @@ import pytest
 from surface_train.records.verdict import Verdict
 
 
-def _verdict(dice: float = 0.6, start: float = 0.5, threshold: float = 0.34, predicted: float = 0.15) -> Verdict:
+def _verdict(dice: float = 0.6, start: float | None = 0.5, threshold: float = 0.34, predicted: float = 0.15) -> Verdict:
     return Verdict(dice=dice, start_dice=start, threshold_dice=threshold, predicted_share=predicted, truth_share=0.14)
 
 
@@ -18,6 +18,7 @@ def _verdict(dice: float = 0.6, start: float = 0.5, threshold: float = 0.34, pre
             ["at least 0.490", "7.0% to 28.0%"],
         ),  # seen on a slow machine
         (_verdict(dice=0.52, start=0.48), ["add at least 0.05 of Dice to its start's 0.480, got 0.520"]),
+        (_verdict(dice=0.52, start=None), []),
         (_verdict(predicted=0.06), ["7.0% to 28.0%"]),
         (_verdict(predicted=0.07), []),
         (_verdict(predicted=0.28), []),

@@ -1,6 +1,6 @@
 """A submission compared with the truth, its start and the best grey threshold: a report, a picture and a verdict.
 
-    python -m surface_train.records.showcase --data DIR --submission submission.zip --start DIR --out DIR
+    python -m surface_train.records.showcase --data DIR --submission submission.zip [--start DIR] --out DIR
 
 The data are what `surface_train phantom` wrote; the kernel never saw their test labels. The start's masks are what the
 weights that the training began with make of the same volumes. The exit code is 4 where the demo's bar is missed.
@@ -38,8 +38,8 @@ class Shown:
     label: Grey
     mask: Grey
     score: CaseScore
-    start: CaseScore
-    """Of the mask that the start's weights make."""
+    start: CaseScore | None
+    """Of the mask that the start's weights make; None without a start."""
     threshold_dice: float
     """Dice of the best single grey threshold, chosen with the label at hand."""
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="surface_train.records.showcase", description=main.__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--submission", type=Path, required=True, metavar="ZIP")
-    parser.add_argument("--start", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--start", type=Path, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parsed = parser.parse_args(arguments)
     shown = compare(parsed.data, parsed.submission, parsed.start)
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return BELOW_BAR if verdict.faults else DONE
 
 
-def compare(data: Path, submission: Path, start: Path) -> list[Shown]:
+def compare(data: Path, submission: Path, start: Path | None) -> list[Shown]:
     """Score every mask of a submission, and the start's, against the phantom's hidden labels."""
     shown: list[Shown] = []
     with zipfile.ZipFile(submission) as archive, tempfile.TemporaryDirectory() as scratch:
@@ -82,7 +82,7 @@ def compare(data: Path, submission: Path, start: Path) -> list[Shown]:
                     label=label,
                     mask=mask,
                     score=score_case(mask, label),
-                    start=score_case(volume.read(start / name), label),
+                    start=score_case(volume.read(start / name), label) if start else None,
                     threshold_dice=measure(image, label).threshold_dice,
                 )
             )
@@ -91,9 +91,10 @@ def compare(data: Path, submission: Path, start: Path) -> list[Shown]:
 
 def judge(shown: Sequence[Shown]) -> Verdict:
     """Return the means over the cases, which the demo's bar is about."""
+    starts = [row.start.dice for row in shown if row.start]
     return Verdict(
         dice=_mean(row.score.dice for row in shown),
-        start_dice=_mean(row.start.dice for row in shown),
+        start_dice=_mean(starts) if starts else None,
         threshold_dice=_mean(row.threshold_dice for row in shown),
         predicted_share=_mean(row.score.predicted_share for row in shown),
         truth_share=_mean(row.score.truth_share for row in shown),
@@ -107,7 +108,7 @@ def _mean(values: Iterable[float]) -> float:
 def page(shown: Sequence[Shown], verdict: Verdict, folder: Path) -> str:
     """Return the report: what was made, how good it is, where it is and what comes next."""
     rows = [
-        f"  {row.case:>12}  {row.start.dice:6.3f}  {row.score.dice:6.3f}  {row.threshold_dice:13.3f}"
+        f"  {row.case:>12}  {_dice(row.start):>6}  {row.score.dice:6.3f}  {row.threshold_dice:13.3f}"
         f"  {row.score.surface_dice:12.3f}  {row.score.voi_score:9.3f}  {row.score.score:5.3f}"
         f"  {row.score.predicted_share:9.1%}  {row.score.truth_share:6.1%}"
         for row in shown
@@ -122,7 +123,6 @@ def page(shown: Sequence[Shown], verdict: Verdict, folder: Path) -> str:
             f"  {folder}/rehearsal          the kernel's report on it; the rehearsal's own is bundle.rehearsed.json",
             f"  {folder}/submission.zip     the kernel's predictions of the test volumes, made offline",
             f"  {folder}/score.json         its score, case by case",
-            f"  {folder}/start              the masks of the weights that the training began with",
             f"  {folder}/verdict.json       the means below, the bar, and what missed it",
             f"  {folder}/picture.png        CT, truth and prediction in three planes",
             "",
@@ -132,8 +132,7 @@ def page(shown: Sequence[Shown], verdict: Verdict, folder: Path) -> str:
             f"  Mean Dice {verdict.dice:.3f}, "
             f"mean surface Dice {_mean(row.score.surface_dice for row in shown):.3f}, "
             f"mean competition score {_mean(row.score.score for row in shown):.3f}.",
-            f"  The weights that the training began with reach Dice {verdict.start_dice:.3f}: they were trained on "
-            "phantoms that look different.",
+            *_start_lines(verdict),
             "  The best single grey threshold, chosen with the labels at hand, reaches Dice "
             f"{verdict.threshold_dice:.3f}.",
             *_judged(verdict),
@@ -151,12 +150,20 @@ def page(shown: Sequence[Shown], verdict: Verdict, folder: Path) -> str:
     )
 
 
+def _dice(score: CaseScore | None) -> str:
+    return f"{score.dice:.3f}" if score else "-"
+
+
+def _start_lines(verdict: Verdict) -> list[str]:
+    if verdict.start_dice is None:
+        return []
+    return [f"  The weights that the training began with reach Dice {verdict.start_dice:.3f}."]
+
+
 def _judged(verdict: Verdict) -> list[str]:
     """Return the bar and whether it is met, and each thing that keeps it from that."""
-    bar = (
-        f"Dice {LEAST_LEAD} above that, {LEAST_GAIN} above the start, and foreground within a factor of "
-        f"{LARGEST_FACTOR} of the truth"
-    )
+    gain = "" if verdict.start_dice is None else f", {LEAST_GAIN} above the start"
+    bar = f"Dice {LEAST_LEAD} above that{gain}, and foreground within a factor of {LARGEST_FACTOR} of the truth"
     faults = [f"    {fault}." for fault in verdict.faults]
     return [f"  The demo's bar, {bar}: {'NOT met' if faults else 'met'}.", *faults]
 

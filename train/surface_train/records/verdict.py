@@ -15,8 +15,8 @@ class Verdict:
 
     dice: float
     """Of the submission's masks."""
-    start_dice: float
-    """Of the masks that the weights the training began with make, with the same settings."""
+    start_dice: float | None
+    """Of the masks that the weights the training began with make, with the same settings; None: it began with none."""
     threshold_dice: float
     """Of the best single grey threshold, chosen with the labels at hand."""
     predicted_share: float
@@ -40,7 +40,7 @@ class Verdict:
                 f"expected {low:.1%} to {high:.1%} of the voxels predicted as surface, got {self.predicted_share:.1%}; "
                 f"{_AGAIN}"
             )
-        if not self.dice >= self.start_dice + LEAST_GAIN:
+        if self.start_dice is not None and not self.dice >= self.start_dice + LEAST_GAIN:
             faults.append(
                 f"expected the training to add at least {LEAST_GAIN} of Dice to its start's {self.start_dice:.3f}, got "
                 f"{self.dice:.3f}; {_AGAIN}"
