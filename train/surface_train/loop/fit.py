@@ -125,9 +125,10 @@ def _planned(parts: TrainingParts, request: Request, began_s: float) -> tuple[Tr
             raise PlanError(f"--steps: expected {expected}, got {request.steps}")
         return (_assembled(parts, request, laid_out(parts.settings, steps, every)) if steps else parts), None
     if request.plan_s is not None:
-        costs = measure(parts)
-        made = plan(parts.settings, costs, ending(parts), plan_s=request.plan_s, spent_s=time.monotonic() - began_s)
-        made = group.as_rank_0(made)
+        parts.writer.folder.refuse_others(resume=request.resume)
+        # Clocks differ: all processes plan with what the first one measured, and come to the same.
+        costs, spent_s = group.as_rank_0((measure(parts), time.monotonic() - began_s))
+        made = plan(parts.settings, costs, ending(parts), plan_s=request.plan_s, spent_s=spent_s)
         for line in (made.text, *made.cuts):
             log.info("%s", line)
         return _assembled(parts, request, made.settings), made

@@ -16,6 +16,8 @@ from surface_train.settings import TrainingSettings
 
 _MARGIN = 1.15  # on what was measured: later steps and validations are a little slower than the first
 _LEAST_STEPS_PER_EPOCH = 4
+_PICTURE_S = 1.0  # of a validation's first case, on a slow core
+_LOSS_STEPS = 2  # what the loss of a validation's four patches takes, forward only, in steps
 _WARMUP_SHARE = 0.1  # of the steps, at most
 _TRAINING_SHARE = 0.5  # of the seconds; where steps get less, validations during the training are left out
 
@@ -152,12 +154,13 @@ def _rarer(every: int, epochs: int) -> Iterator[int]:
 
 def _beside_s(settings: TrainingSettings, costs: Costs, ending: Ending) -> float:
     """Return the seconds of everything but the steps."""
-    validation_s = ending.cases * (costs.volume_s + costs.score_s)
+    validation_s = ending.cases * (costs.volume_s + costs.score_s) + (_PICTURE_S if ending.cases else 0.0)
     # The averaged weights are validated, and the best single ones once more where the averaged ones are worse.
     end_s = 2 * validation_s + ending.thresholds * ending.cases * costs.score_s + ending.batchnorm_steps * costs.step_s
     if settings.validation.whole_fold and ending.fold > ending.cases:
         end_s += ending.fold * (costs.volume_s + costs.score_s)
-    return settings.epochs * costs.epoch_s + (validations(settings) if ending.cases else 0) * validation_s + end_s
+    during_s = validations(settings) * (validation_s + _LOSS_STEPS * costs.step_s) if ending.cases else 0.0
+    return settings.epochs * costs.epoch_s + during_s + end_s
 
 
 def _described(
