@@ -13,7 +13,7 @@ python -m surface_train phantom --out demo/data --volumes 12 --test-volumes 3 --
 echo "== 2/6 the weights to begin with, trained on phantoms that look otherwise: their masks of the hidden volumes"
 python -m surface_kernel predict --weights train/weights/small_start.safetensors --settings package/settings/demo.toml \
     --input demo/data/competition/test_images --out demo/start
-python -m surface_score --pred demo/start --truth demo/data/test_labels --json demo/start_score.json
+python -m surface_score --pred demo/start --truth demo/data/test_labels --json demo/start_score.json --explain demo/start_explain
 
 echo "== 3/6 training on from there, then the mean of the last epochs' weights"
 python -m surface_train fit --settings train/settings/demo.toml --data demo/data/competition --fold 0 --out demo/run \
@@ -32,7 +32,8 @@ verdict=0  # 4: below the demo's bar; the page is made all the same
 python -m surface_train.records.showcase --data demo/data --submission demo/submission.zip --start demo/start --out demo || verdict=$?
 [ "$verdict" = 0 ] || [ "$verdict" = 4 ] || exit "$verdict"
 python -m surface_report --run demo/run --submission demo/submission.zip --compare demo/start --truth demo/data/test_labels \
-    --images demo/data/competition/test_images --data demo/data/competition --score demo/score.json --out demo/page.html
+    --images demo/data/competition/test_images --data demo/data/competition --score demo/score.json demo/start_score.json \
+    --explain demo/explain demo/start_explain --out demo/page.html
 cat demo/report.txt
 echo "the page: $PWD/demo/page.html"
 exit "$verdict"
