@@ -50,20 +50,21 @@ def test_what_comes_back_is_what_was_computed(gpu, volumes, poison):
 
 
 WAITS = "        copies.wait_stream(torch.cuda.current_stream(self._predictor.device.name))\n"
-RECORDS = (
-    "        logits.record_stream(copies)  # its memory must not serve the next batch before the copy is through\n"
-)
+RECORDS = "                logits.record_stream(copies)\n"
 ARRIVES = "        arrived.synchronize()\n"
 MARKS = "            arrived.record(copies)\n"
-LANDS = "        landing = buffers.take(tuple(logits.shape), torch.float32)\n"
-FETCHES = "            landing.copy_(logits, non_blocking=True)\n"
+LANDS = "        landing = buffers.take((sum(map(len, parts)), *parts[0].shape[1:]), torch.float32)\n"
+FETCHES = "                landing[first : first + len(logits)].copy_(logits, non_blocking=logits.is_cuda)\n"
 MUTATIONS = {
     "the copy does not wait for the network": (WAITS, ""),
-    "the memory that is copied from is not held": (RECORDS, ""),
+    "the memory that is copied from is not held": (RECORDS, "                pass\n"),
     "the host does not wait for the copy": (ARRIVES, ""),
     "the event is on another stream": (MARKS, MARKS.replace("copies", "torch.cuda.default_stream()")),
-    "what is copied to is not pinned": (LANDS, "        landing = torch.empty(tuple(logits.shape))\n"),
-    "inputs are given back too early": (FETCHES, f"{FETCHES}            buffers.give_back(batch.inputs)\n"),
+    "what is copied to is not pinned": (
+        LANDS,
+        "        landing = torch.empty((sum(map(len, parts)), *parts[0].shape[1:]))\n",
+    ),
+    "inputs are given back too early": (FETCHES, f"{FETCHES}                buffers.give_back(batch.inputs)\n"),
 }
 
 

@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 
 from surface_kernel import disk
 from surface_kernel.networks.device import Device
-from surface_kernel.runs.messages import Load, Unit
+from surface_kernel.runs.messages import Load, TileLimit, Unit
 from surface_kernel.runs.worker import work
 
 SILENCE_S = 300.0  # a ready worker with work hangs after so long without a message, or after its longest silence times
@@ -26,7 +26,8 @@ class WorkerProcess:
     units: that it has, the oldest first.
     """
 
-    def __init__(self, load: Load, device_name: str | None, threads: int | None) -> None:
+    def __init__(self, load: Load, device_name: str | None, *, threads: int | None, or_cpu: bool) -> None:
+        """Start it. or_cpu: whether it may take the CPU where the GPU that it tests cannot be used."""
         self.device_name = device_name
         self.units: deque[Unit] = deque()
         self.loaded = self.ready = False
@@ -37,7 +38,8 @@ class WorkerProcess:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
         self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=work, args=(theirs, load, device_name, threads), daemon=True)
+        arguments = {"device_name": device_name, "threads": threads, "or_cpu": or_cpu}
+        self.process: BaseProcess = context.Process(target=work, args=(theirs, load), kwargs=arguments, daemon=True)
         self.process.start()
         theirs.close()
 
@@ -54,7 +56,11 @@ class WorkerProcess:
             self.device = device
             self._send(device)
 
-    def _send(self, message: Unit | Device) -> None:
+    def limit_tiles(self, limit: TileLimit) -> None:
+        """Let it plan no larger tiles."""
+        self._send(limit)
+
+    def _send(self, message: Unit | Device | TileLimit) -> None:
         with contextlib.suppress(OSError):  # it died, which is noticed where its messages are received
             self.connection.send(message)
 

@@ -47,8 +47,12 @@ def reads(tensor: Tensor, stream: Stream) -> None:
 
 def writes(tensor: Tensor, stream: Stream) -> None:
     """Note who wrote a device tensor last."""
-    if tensor.numel():
-        _written[address(tensor)] = (stream.number, stream.tick)
+    if not tensor.numel():
+        return
+    place = address(tensor)
+    if place not in _written:  # forgotten with the memory: what lies there next is another tensor
+        weakref.finalize(tensor.untyped_storage(), _written.pop, place, None)
+    _written[place] = (stream.number, stream.tick)
 
 
 def to_device(tensor: Tensor, source: Tensor, stream: Stream, waits: bool) -> None:
