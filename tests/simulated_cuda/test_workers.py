@@ -1,9 +1,10 @@
 """Worker processes on GPUs that break, lie, or cannot be used: no volume is lost, and no mask is wrong."""
 
 import pytest
-from gpu_engines import GPU, LoadSmall, assert_right, through_workers
+from gpu_engines import GPU, SETTINGS, LoadSmall, assert_right, through_workers
 from scenes import noise
 
+from surface_kernel.inference.settings import Settings
 from surface_kernel.networks.device import DeviceRequest
 
 pytestmark = pytest.mark.simulated_cuda
@@ -126,6 +127,17 @@ def test_a_gpu_that_breaks_loses_no_volume(gpu, tmp_path, gpus, fault):
     assert_right(tmp_path, VOLUMES)
     assert "an illegal memory access was encountered" in run.said
     assert (run.device == "cpu") == (fault.get("device") is None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(1, 40, 3))
+def test_wherever_a_gpu_breaks_no_stage_is_lost(gpu, tmp_path, first):
+    """Two members and two views: three stages a volume, one after the other."""
+    settings = Settings(views=("none", "x"), mask=SETTINGS.mask)
+    gpu.fail(**breaking(first, device=first % 2), gpus=2)
+    run = through_workers(tmp_path, VOLUMES, load=LoadSmall(members=2, settings=settings))
+    assert run.errors == {}
+    assert_right(tmp_path, VOLUMES, members=2, settings=settings)
 
 
 def test_a_gpu_that_broke_once_is_used_again(gpu, tmp_path):
