@@ -140,3 +140,31 @@ def test_a_copy_of_a_network_is_another_one():
     other = copy.deepcopy(network)
     assert all(parameter.is_cuda for parameter in other.parameters())
     assert other[0].weight.data_ptr() != network[0].weight.data_ptr()
+
+
+LAYERS = {
+    "average": nn.AvgPool3d(2),
+    "maximum": nn.MaxPool3d(2),
+    "nearest": nn.Upsample(scale_factor=2),
+    "trilinear": nn.Upsample(scale_factor=2, mode="trilinear"),
+    "transposed": nn.ConvTranspose3d(1, 3, 2, 2),
+    "instance": nn.InstanceNorm3d(1, affine=True),
+    "batch": nn.BatchNorm3d(1),
+    "leaky": nn.LeakyReLU(inplace=True),
+    "adaptive": nn.AdaptiveAvgPool3d(1),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=["contiguous", "last"])
+def test_layers_compute_in_half_precision_what_the_cpu_does(name, layout):
+    layer = copy.deepcopy(LAYERS[name])
+    x = images(8, 8, 8).requires_grad_()
+    there = x.detach().to("cuda", memory_format=layout).requires_grad_()
+    expected = layer(x * 1.0)
+    with torch.autocast("cuda", dtype=torch.float16):
+        found = copy.deepcopy(LAYERS[name]).cuda()((there * 1.0).half())
+    torch.testing.assert_close(found.float().cpu(), expected, rtol=5e-3, atol=5e-3)
+    expected.square().mean().backward()
+    (found.float().square().mean() * 64).backward()
+    torch.testing.assert_close(there.grad.cpu() / 64, x.grad, rtol=2e-2, atol=2e-3)

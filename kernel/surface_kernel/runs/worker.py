@@ -275,7 +275,7 @@ def _check(engine: "Engine", item: _Decoded, send: "_Sender") -> None:
 
 
 def _lose(send: "_Sender", lost: DeviceLost) -> None:
-    """Say that the GPU is lost to this process, and end it at once: nothing that others here compute may count."""
+    """Report that the GPU is lost to this process, and end it at once: nothing that others here compute may count."""
     send(lost)
     os._exit(1)
 

@@ -1,6 +1,7 @@
 """Averaged weights: the plain mean of states (SWA, Izmailov et al. 2018), or an exponential one (EMA)."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from surface_kernel.networks.device import Device
 from surface_kernel.networks.placing import autocast
+from surface_train.loop.kept_buffers import KeptBuffers
 
 State = dict[str, Tensor]
 
@@ -45,12 +47,16 @@ def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: De
     """Recompute the BatchNorm statistics of averaged weights, as a plain mean over the batches.
 
     The batches run without dropout and in the precision that the weights will be used in, which torch's own
-    `update_bn` does not do. A network without BatchNorm is left as it is, and no batch is asked for.
+    `update_bn` does not do; one that overflows there runs in float32. A network without BatchNorm is left as it is, and
+    no batch is asked for.
 
     Args:
         network: changed in place; its mode is kept.
         images: batches, float32 (batch, 1, z, y, x).
         device: where the network is.
+
+    Raises:
+        RuntimeError: for statistics that are not finite in float32 either.
     """
     layers = batchnorms(network)
     if not layers:
@@ -62,9 +68,17 @@ def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: De
         layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean instead of a moving one
-    with torch.no_grad(), autocast(device):
-        for batch in images:
-            network(batch.to(device.name))
+    kept = KeptBuffers(network)
+    for batch in images:
+        kept.keep()
+        for tried in (device, replace(device, dtype="float32")):
+            with torch.no_grad(), autocast(tried):
+                network(batch.to(device.name))
+            if kept.finite:
+                break
+            kept.put_back()
+        else:
+            raise RuntimeError("averaged weights: expected finite statistics of BatchNorm, got others in float32 too")
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     network.train(was_training)

@@ -4,6 +4,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from surface_kernel.networks.device import DeviceError
 from surface_kernel.networks.placing import choose, share_threads
 from surface_train.data import cases
 from surface_train.data.folds import ALL, Split, described, split
@@ -87,8 +90,9 @@ def _prepare(request: Request, group: Group) -> TrainingParts:
     if not group.primary:
         log.setLevel(logging.WARNING)  # the first process speaks for all
     sides = _split(request)
-    name = request.device or (f"cuda:{group.local_rank}" if group.size > 1 else None)
-    device = precise(choose(name), settings.optimiser)
+    device = precise(choose(_device_name(request.device, group)), settings.optimiser)
+    # Patches have one shape: what convolutions find out about it in the first step holds for all.
+    torch.backends.cudnn.benchmark = device.is_gpu
     share_threads(device)
     log.info("training on %s%s", device, f", {group.size} processes" if group.size > 1 else "")
     return assemble(
@@ -99,6 +103,15 @@ def _prepare(request: Request, group: Group) -> TrainingParts:
         group=group,
         init=request.init,
     )
+
+
+def _device_name(asked: str | None, group: Group) -> str | None:
+    """Return the device of this process: of several each has a GPU of its own. Raises DeviceError."""
+    if group.size == 1 or asked == "cpu":
+        return asked
+    if asked not in (None, "cuda"):
+        raise DeviceError(f'--device: expected cpu or cuda for {group.size} processes, a GPU for each, got "{asked}"')
+    return f"cuda:{group.local_rank}" if asked or torch.cuda.is_available() else "cpu"
 
 
 def _split(request: Request) -> Split:

@@ -17,7 +17,7 @@ def register() -> torch.library.Library:
 
     def init_process_group(backend: str | None = None, *args: object, **named: object) -> None:
         evidence.note("group", backend=backend, current=device.current())
-        begin("gloo" if backend == "nccl" else backend, *args, **named)
+        begin(backend and backend.replace("nccl", "gloo"), *args, **named)
 
     torch.distributed.init_process_group = init_process_group
     library = torch.library.Library("c10d", "IMPL")

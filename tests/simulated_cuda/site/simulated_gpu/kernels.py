@@ -112,6 +112,8 @@ class _Call:
             if made.numel():
                 tensor.resize_(made.shape)
                 device.on_cpu(tensor).copy_(made)
+        if self._half:
+            self._round_written(operator, args, kwargs)
         return tree_map(self._to_device, result)
 
     def _fresh_outputs(self, operator, kwargs: dict) -> list[tuple[Tensor, Tensor]]:
@@ -121,10 +123,18 @@ class _Call:
             tensor = kwargs.get(argument.name)
             if argument.is_out and isinstance(tensor, Tensor) and tensor.numel() == 0:
                 with torch.inference_mode(tensor.is_inference()):
-                    made = memory._empty(0, dtype=tensor.dtype)
+                    made = memory._empty(0, dtype=torch.float32 if self._half else tensor.dtype)
                 self._inside[id(tensor)], self._outside[id(made)] = made, tensor
                 grown.append((tensor, made))
         return grown
+
+    def _round_written(self, operator, args: tuple, kwargs: dict) -> None:
+        """Copy what was computed in float32 into arguments in half precision that are written."""
+        for place, argument in enumerate(operator._schema.arguments):
+            tensor = args[place] if place < len(args) else kwargs.get(argument.name)
+            writes = argument.alias_info is not None and argument.alias_info.is_write
+            if writes and isinstance(tensor, Tensor) and tensor.dtype in _HALF:
+                device.on_cpu(tensor).copy_(self._inside[id(tensor)])
 
     def _to_cpu(self, leaf):
         if not isinstance(leaf, Tensor) or leaf.device.type != "cuda":
