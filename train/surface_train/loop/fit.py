@@ -11,6 +11,7 @@ from surface_kernel.networks.placing import choose, share_threads
 from surface_train.data import cases
 from surface_train.data.folds import ALL, Split, described, split
 from surface_train.distributed import Group, joined
+from surface_train.loop import counted
 from surface_train.loop.budget import Budget
 from surface_train.loop.epoch import run_epoch
 from surface_train.loop.estimate import estimate
@@ -65,9 +66,15 @@ def fit(request: Request) -> Path:
 
 
 def forecast(request: Request) -> str:
-    """Return the expected time and memory of a training, measured on a few steps; nothing is written."""
+    """Return the expected time and memory of a training, measured on a few steps; nothing is written.
+
+    Where there is no GPU, what it would take of one is counted and logged first.
+    """
     with joined() as group:
-        return estimate(_prepare(request, group)).text
+        parts = _prepare(request, group)
+        if not parts.device.is_gpu:
+            log.info("%s", counted.described(request.settings))
+        return estimate(parts).text
 
 
 def _begin(parts: TrainingParts, request: Request) -> None:

@@ -129,7 +129,7 @@ def load(
 
 
 def _lay_out(optimiser: torch.optim.Optimizer) -> None:
-    """Give moments the memory layout of their parameters again, which a file does not keep."""
+    """Lay moments out in memory as their parameters are, which a file does not keep."""
     for parameter, entries in optimiser.state.items():
         for name, value in entries.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

@@ -59,7 +59,7 @@ class Stepper:
                 raise PrecisionError('optimiser.sync_batchnorm: expected GPUs, got a CPU; use norm = "instance"')
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network = place(network, device)
-        self.optimiser = _optimiser(self.network, settings.optimiser)
+        self.optimiser = make_optimiser(self.network, settings.optimiser)
         # A scaler keeps float16's small gradients from becoming 0; the others have the range of float32.
         self.scaler = torch.amp.GradScaler(device.name.split(":")[0], enabled=device.dtype == "float16")
         compiled = settings.optimiser.compile
@@ -169,7 +169,8 @@ class Stepper:
         return tensor
 
 
-def _optimiser(network: nn.Module, chosen: Optimiser) -> torch.optim.Optimizer:
+def make_optimiser(network: nn.Module, chosen: Optimiser) -> torch.optim.Optimizer:
+    """Return the optimiser of a network's parameters."""
     parameters, rate, decay = network.parameters(), chosen.learning_rate, chosen.weight_decay
     if chosen.kind == "sgd":
         nesterov = chosen.momentum > 0
