@@ -50,8 +50,10 @@ def decode(data: Bytes, out: Bytes) -> bool:
         if length_before > 0:
             if free >= _CODES:
                 return False
+            # The new string runs on into the byte that is about to be written: it may be read before it is whole.
             starts[free], lengths[free] = before, length_before + 1
             free += 1
+            # One code early: a quirk of the first writers that revision 6.0 made the rule.
             if free == (1 << width) - 1 and width < 12:
                 width += 1
         if code < _CLEAR:

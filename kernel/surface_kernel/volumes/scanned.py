@@ -80,6 +80,7 @@ def _mark(volume: Bytes, first: int, last: int, out: Bytes) -> None:
     for plane in range(first - 4, last + 4):
         slot = plane % 5
         if plane < 0 or plane >= depth:
+            # Outside the volume everything counts as zeros.
             eroded[slot] = 1
             eroded_any[slot] = True
         else:
@@ -88,6 +89,7 @@ def _mark(volume: Bytes, first: int, last: int, out: Bytes) -> None:
             continue
         centre = (plane - 2) % 5
         grown_any[centre] = False
+        # A box reaches over five planes: one without zeros ends it.
         if eroded_any.all():
             for y in range(height + 4):
                 a, b, c, d, e = eroded[0, y], eroded[1, y], eroded[2, y], eroded[3, y], eroded[4, y]

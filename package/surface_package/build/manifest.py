@@ -115,6 +115,7 @@ def verify(bundle: Path) -> list[str]:
         ManifestError: there is no submit.py, or it does not say.
     """
     script = submit_script()
+    # -I: nothing of this environment may stand in for what Kaggle lacks.
     command = [sys.executable, "-I", str(script), "--verify", str(bundle)]
     process = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace")
     try:
@@ -122,6 +123,7 @@ def verify(bundle: Path) -> list[str]:
     except protocol.ProtocolError as error:
         raise ManifestError(f"{script} --verify: {error}; take it from git again") from error
     if result.verdict == protocol.VERIFIED and process.returncode == 0:
+        # What was verified is what lies here now, or the answer is about another bundle.
         if result.manifest_sha256 == (own := digest(bundle)):
             return []
         return [f"{bundle / NAME}: expected sha256 {result.manifest_sha256} as verified, got {own}"]

@@ -81,14 +81,17 @@ def _lower_envelope(
     """
     size, top = len(values), -1
     for q in range(size):
+        # A parabola that is rooted at infinity is nowhere the lowest, and would spoil the division below.
         if values[q] >= _INFINITE:
             continue
         meets = np.float32(-np.inf)
         while top >= 0:
             p = roots[top]
+            # Where the parabola of q crosses that of p: beyond it q's is the lower one.
             meets = ((values[q] + q * q) - (values[p] + p * p)) / np.float32(2 * (q - p))
             if meets > borders[top]:
                 break
+            # It crosses before p's own stretch begins: p's is lowest nowhere.
             top -= 1
             meets = np.float32(-np.inf)
         top += 1
