@@ -180,7 +180,7 @@ class Died(BaseException):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("kind", ["swa", "ema"])
+@pytest.mark.parametrize("kind", ["swa", pytest.param("ema", marks=pytest.mark.slow)])
 def test_a_run_in_float16_that_was_killed_ends_with_the_same_bytes(gpu, request_for, tmp_path, monkeypatch, kind):
     """Three steps an epoch, two batches a step; it dies in the second epoch, when averages have begun."""
     changes = [("[average]", f'[average]\nkind = "{kind}"'), ("warmup_steps = 2", "warmup_steps = 2\naccumulate = 2")]

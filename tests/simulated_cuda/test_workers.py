@@ -53,7 +53,7 @@ def test_a_named_gpu_is_the_only_one(gpu, tmp_path):
 @pytest.mark.parametrize(
     ("device", "workers", "name"),
     [
-        pytest.param(0, 1, "cpu", id="the first, which is tested"),
+        pytest.param(0, 1, "cpu", id="the first, which is tested", marks=pytest.mark.slow),
         pytest.param(1, 1, "cuda", id="the second, which runs as agreed"),
         pytest.param(None, 1, "cpu", id="both"),
     ],
@@ -115,7 +115,7 @@ def breaking(first, **entries):
         pytest.param(1, breaking(5), id="the only one, again and again"),
         pytest.param(2, breaking(5, device=0), id="the first"),
         pytest.param(2, breaking(5, device=1), id="the second"),
-        pytest.param(2, breaking(5), id="both"),
+        pytest.param(2, breaking(5), id="both", marks=pytest.mark.slow),
         pytest.param(1, {"kind": "sticky", "first": 3, "thread": "MainThread"}, id="in the test"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_gpu_that_broke_once_is_used_again(gpu, tmp_path):
     assert_right(tmp_path, VOLUMES)
 
 
-@pytest.mark.parametrize("operator", ["copy", "sync"])
+@pytest.mark.parametrize("operator", ["copy", pytest.param("sync", marks=pytest.mark.slow)])
 def test_a_gpu_may_break_in_a_copy_or_while_it_is_waited_for(gpu, tmp_path, operator):
     gpu.fail(**breaking(4, operator=operator))
     run = through_workers(tmp_path, VOLUMES)

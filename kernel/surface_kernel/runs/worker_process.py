@@ -15,7 +15,7 @@ from surface_kernel.runs.worker import work
 SILENCE_S = 300.0  # a ready worker with work hangs after so long without a message, or after its longest silence times
 _SILENCES = 20
 LOADING_SILENCE_S = 1800.0  # a first import from a slow disk, a compiler
-_DYING_S = 10.0
+_DYING_S, _ENDING_S = 10.0, 30.0
 _PRELOADED = ["surface_kernel.inference.engine", "torch.fx.experimental.symbolic_shapes"]  # the latter for `cost`: 1 s
 
 
@@ -91,9 +91,10 @@ class WorkerProcess:
     def end(self, at_once: bool) -> None:
         """Let it end by itself when it has nothing to do, or kill it."""
         self.connection.close()
-        if at_once:
-            self.process.kill()
-        self.process.join()
+        if not at_once:
+            self.process.join(_ENDING_S)
+        self.process.kill()
+        self.process.join(_DYING_S)  # one that hangs in a driver cannot be killed: it is left behind
 
     def remove_partial_files(self) -> None:
         """Remove what it was writing when it died."""
