@@ -10,7 +10,7 @@ mkdir demo
 python -m surface_train phantom --out demo/data --volumes 16 --test-volumes 3 --size 128 144 144 --seed 7
 
 echo "== 2/6 training, then the mean of the last epochs' weights"
-python -m surface_train fit --settings train/settings/demo.toml --data demo/data/competition --fold 0 --out demo/run --budget-s 440
+python -m surface_train fit --settings train/settings/demo.toml --data demo/data/competition --fold 0 --out demo/run --plan-s "${PLAN_S:-300}"
 
 echo "== 3/6 the bundle: what Kaggle will mount"
 python -m surface_package build --weights demo/run/weights.safetensors --settings package/settings/demo.toml --out demo/bundle --uncommitted
@@ -22,6 +22,12 @@ cp demo/rehearsal/submission.zip demo/submission.zip
 echo "== 5/6 the score, on labels that the kernel never saw"
 python -m surface_score --pred demo/submission.zip --truth demo/data/test_labels --json demo/score.json
 
-echo "== 6/6 a picture and a page"
-python -m surface_train.records.showcase --data demo/data --submission demo/submission.zip --out demo
+echo "== 6/6 a picture, a verdict and a page"
+verdict=0  # 4: below the demo's bar; the page is made all the same
+python -m surface_train.records.showcase --data demo/data --submission demo/submission.zip --out demo || verdict=$?
+[ "$verdict" = 0 ] || [ "$verdict" = 4 ] || exit "$verdict"
+python -m surface_report --run demo/run --submission demo/submission.zip --truth demo/data/test_labels \
+    --images demo/data/competition/test_images --data demo/data/competition --score demo/score.json --out demo/page.html
 cat demo/report.txt
+echo "the page: $PWD/demo/page.html"
+exit "$verdict"

@@ -156,6 +156,8 @@ def test_a_state_has_the_entries_that_it_always_had(tmp_path: Path) -> None:
         "step": 31,
         "epoch": 3,
         "averaged": 1,
+        "planned_steps": 0,
+        "planned_every": 0,
         "best_score": 0.625,
         "best_epoch": 2,
         "stale": 1,

@@ -9,7 +9,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from surface_kernel.networks.device import Device
 from surface_kernel.networks.placing import autocast
-from surface_train.loop.kept_buffers import KeptBuffers
 
 State = dict[str, Tensor]
 
@@ -82,6 +81,39 @@ def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: De
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     network.train(was_training)
+
+
+class KeptBuffers:
+    """Copies of a network's buffers, made anew before every pass that may have to be undone.
+
+    An average that has once seen a NaN stays NaN for good; a gradient scaler skips the step, not the statistics.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._own = list(network.buffers())
+        self._kept = [torch.empty_like(tensor) for tensor in self._own]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Copy the buffers."""
+        self._copy(self._kept, self._own)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Set the buffers to what they were when they were kept."""
+        self._copy(self._own, self._kept)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers of the buffers are finite."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self._own)
+
+    @staticmethod
+    def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+        """Copy in one launch a dtype: a network has a hundred of them."""
+        for dtype in {tensor.dtype for tensor in targets}:
+            pairs = [pair for pair in zip(targets, sources, strict=True) if pair[0].dtype == dtype]
+            torch._foreach_copy_([target for target, _ in pairs], [source for _, source in pairs])
 
 
 def batchnorms(network: nn.Module) -> list[_BatchNorm]:

@@ -15,7 +15,7 @@ from surface_kernel.networks.placing import autocast, place
 from surface_train.data.patches import Batch
 from surface_train.data.truth import Truth
 from surface_train.distributed import Group
-from surface_train.loop.kept_buffers import KeptBuffers
+from surface_train.loop.average import KeptBuffers
 from surface_train.losses import loss
 from surface_train.losses.terms import weighted_terms
 from surface_train.settings import Optimiser, TrainingSettings

@@ -96,6 +96,10 @@ class RunFolder:
         events.forget_after(self._events, 0)
         return False
 
+    def write_plan(self, entries: Mapping[str, Any]) -> None:
+        """Write plan.json: what was measured, and the steps that it came to."""
+        self._write_json("plan.json", entries)
+
     def rows(self) -> list[dict[str, str]]:
         """Return the rows of log.csv; a last line that a killed run left unfinished is not one."""
         return list(csv.DictReader(io.StringIO(self._complete_lines(), newline="")))
