@@ -164,6 +164,8 @@ def test_a_state_has_the_entries_that_it_always_had(tmp_path: Path) -> None:
         "plateau": 1,
         "drops": 2,
         "strikes": 3,
+        "skipped": 0,
+        "skipped_in_a_row": 0,
         "init": "",
         "scaler": {"scale": 1024.0, "growth_tracker": 7},
     }

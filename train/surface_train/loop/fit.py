@@ -5,10 +5,14 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
+from surface_kernel.networks.device import DeviceError
 from surface_kernel.networks.placing import choose, share_threads
 from surface_train.data import cases
 from surface_train.data.folds import ALL, Split, described, split
 from surface_train.distributed import Group, joined
+from surface_train.loop import counted
 from surface_train.loop.budget import Budget
 from surface_train.loop.epoch import run_epoch
 from surface_train.loop.estimate import ending, estimate, measure
@@ -74,9 +78,15 @@ def fit(request: Request) -> Path:
 
 
 def forecast(request: Request) -> str:
-    """Return the expected time and memory of a training, measured on a few steps; nothing is written."""
+    """Return the expected time and memory of a training, measured on a few steps; nothing is written.
+
+    Where there is no GPU, what it would take of one is counted and logged first.
+    """
     with joined() as group:
-        return estimate(_prepare(request, group)).text
+        parts = _prepare(request, group)
+        if not parts.device.is_gpu:
+            log.info("%s", counted.described(request.settings))
+        return estimate(parts).text
 
 
 def _begin(parts: TrainingParts, request: Request) -> None:
@@ -98,8 +108,9 @@ def _prepare(request: Request, group: Group) -> TrainingParts:
     if not group.primary:
         log.setLevel(logging.WARNING)  # the first process speaks for all
     sides = _split(request)
-    name = request.device or (f"cuda:{group.local_rank}" if group.size > 1 else None)
-    device = precise(choose(name), request.settings.optimiser)
+    device = precise(choose(_device_name(request.device, group)), request.settings.optimiser)
+    # Patches have one shape: what convolutions find out about it in the first step holds for all.
+    torch.backends.cudnn.benchmark = device.is_gpu
     share_threads(device)
     log.info("training on %s%s", device, f", {group.size} processes" if group.size > 1 else "")
     return assemble(
@@ -110,6 +121,15 @@ def _prepare(request: Request, group: Group) -> TrainingParts:
         group=group,
         init=request.init,
     )
+
+
+def _device_name(asked: str | None, group: Group) -> str | None:
+    """Return the device of this process: of several each has a GPU of its own. Raises DeviceError."""
+    if group.size == 1 or asked == "cpu":
+        return asked
+    if asked not in (None, "cuda"):
+        raise DeviceError(f'--device: expected cpu or cuda for {group.size} processes, a GPU for each, got "{asked}"')
+    return f"cuda:{group.local_rank}" if asked or torch.cuda.is_available() else "cpu"
 
 
 def _planned(parts: TrainingParts, request: Request, began_s: float) -> tuple[TrainingParts, Plan | None]:
