@@ -18,7 +18,7 @@ from surface_train.loop.epoch import run_epoch
 from surface_train.loop.estimate import ending, estimate, measure
 from surface_train.loop.finish import finish
 from surface_train.loop.parts import TrainingParts, assemble
-from surface_train.loop.plan import Plan, PlanError, laid_out, plan
+from surface_train.loop.plan import PlanError, SchedulePlan, laid_out, plan
 from surface_train.loop.state import planned
 from surface_train.loop.step import precise
 from surface_train.records.run_folder import RunFolder
@@ -132,7 +132,7 @@ def _device_name(asked: str | None, group: Group) -> str | None:
     return f"cuda:{group.local_rank}" if asked or torch.cuda.is_available() else "cpu"
 
 
-def _planned(parts: TrainingParts, request: Request, began_s: float) -> tuple[TrainingParts, Plan | None]:
+def _planned(parts: TrainingParts, request: Request, began_s: float) -> tuple[TrainingParts, SchedulePlan | None]:
     """Lay the schedule out where that was asked for; a run that is resumed keeps the steps that it began with."""
     group, state_file = parts.group, parts.writer.folder.state
     kept = group.as_rank_0(planned(state_file) if request.resume and state_file.is_file() else None)

@@ -55,7 +55,7 @@ class Ending:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SchedulePlan:
     """A training that fits into the seconds that were asked for."""
 
     costs: Costs
@@ -103,7 +103,7 @@ def laid_out(settings: TrainingSettings, steps: int, every_epochs: int | None = 
     )
 
 
-def plan(settings: TrainingSettings, costs: Costs, ending: Ending, *, plan_s: float, spent_s: float) -> Plan:
+def plan(settings: TrainingSettings, costs: Costs, ending: Ending, *, plan_s: float, spent_s: float) -> SchedulePlan:
     """Return the longest training that fits into `plan_s` seconds.
 
     Where validations would leave the steps less than half of the time, fewer of them are made during the training;
@@ -165,7 +165,7 @@ def _beside_s(settings: TrainingSettings, costs: Costs, ending: Ending) -> float
 
 def _described(
     chosen: TrainingSettings, costs: Costs, ending: Ending, *, plan_s: float, spent_s: float, every: int
-) -> Plan:
+) -> SchedulePlan:
     steps, beside_s = chosen.epochs * chosen.steps_per_epoch, _beside_s(chosen, costs, ending)
     expected_s = spent_s + _MARGIN * (steps * costs.step_s + beside_s)
     count = validations(chosen) if ending.cases else 0
@@ -177,4 +177,4 @@ def _described(
     cuts = []
     if ending.cases and chosen.validation.every_epochs != every:
         cuts.append(f"plan: validated every {chosen.validation.every_epochs} epochs instead of {every}, to fit")
-    return Plan(costs=costs, settings=chosen, expected_s=expected_s, text=text, cuts=tuple(cuts))
+    return SchedulePlan(costs=costs, settings=chosen, expected_s=expected_s, text=text, cuts=tuple(cuts))
