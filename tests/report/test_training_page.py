@@ -90,12 +90,26 @@ def test_decisions_come_with_their_numbers():
     assert decisions(run)[1] == "The weights are ungated: they were not validated."
 
 
-@pytest.mark.parametrize(("name", "code"), [("log.csv", 0), ("weights.safetensors", 0), ("average_of_3.png", 3)])
-def test_a_broken_file_costs_its_own_part_only(run, tmp_path, name, code):
-    for other in ("environment.json", "split.json"):
-        (run / other).write_text("{")
-    (run / name).write_bytes(b"\xff{[broken")
-    assert main(["--run", str(run), "--out", str(tmp_path / "page.html")]) == code
+@pytest.mark.parametrize("name", ["weights.safetensors", "swa.safetensors", "plan.json", "split.json", "settings.toml"])
+def test_a_broken_file_is_named(run, name):
+    (run / name).write_bytes(b"{[broken")
+    (fault,) = read_run(run).faults
+    assert name in fault
+
+
+def test_a_broken_picture_costs_its_own_part_only(run, tmp_path, capsys):
+    (run / "log.csv").write_bytes(b"\xff{[broken")
+    (run / "average_of_3.png").write_bytes(b"broken")
+    assert main(["--run", str(run), "--out", str(tmp_path / "page.html")]) == 3
+    assert "not shown: average_of_3.png" in capsys.readouterr().out
+
+
+def test_a_plan_is_listed(run, tmp_path):
+    (run / "plan.json").write_text('{"budget_s": 440, "steps": [1, 2]}')
+    assert main(["--run", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "<dt><bdi>budget s</bdi></dt><dd><bdi>440</bdi></dd>" in page
+    assert "<dd><bdi>[1, 2]</bdi></dd>" in page
 
 
 def test_a_folder_of_no_run_is_an_error(tmp_path, capsys):

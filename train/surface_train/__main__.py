@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def phantom(arguments: argparse.Namespace) -> int:
     """Generate a data set in the competition's layout: OUT/competition, and OUT/test_labels hidden from the kernel."""
-    from surface_phantom import write_dataset
+    from surface_phantom import LOOKS, OTHER_LOOKS, write_dataset
 
     size = tuple(arguments.size)
     made = write_dataset(
@@ -40,6 +40,7 @@ def phantom(arguments: argparse.Namespace) -> int:
         test_volumes=arguments.test_volumes,
         size_zyx=size,
         seed=arguments.seed,
+        looks=OTHER_LOOKS if arguments.looks == "other" else LOOKS,
     )
     log.info(
         "%s: %d training volumes, %.1f %% of their voxels surface, and %d test volumes",
@@ -67,6 +68,8 @@ def fit(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         device=arguments.device,
         budget_s=arguments.budget_s,
+        plan_s=arguments.plan_s,
+        steps=arguments.steps,
     )
     if arguments.estimate:
         log.info("%s", forecast(request))
@@ -123,6 +126,12 @@ def _add_phantom(parser: argparse.ArgumentParser) -> None:
         help="shape of most volumes (320 320 320); every third is smaller or not a cube",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same data set (0)")
+    parser.add_argument(
+        "--looks",
+        choices=("usual", "other"),
+        default="usual",
+        help="which scrolls: 'other' look like none of the usual",
+    )
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +160,14 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time limit: save, validate and exit within S seconds; --resume continues",
     )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--plan-s",
+        type=float,
+        metavar="S",
+        help="measure a few steps first, and lay the whole schedule out over S seconds; a resumed run keeps its plan",
+    )
+    length.add_argument("--steps", type=int, metavar="N", help="lay the schedule out over N steps")
     parser.add_argument(
         "--estimate", action="store_true", help="run a few steps and print expected time and memory; write nothing"
     )

@@ -190,6 +190,7 @@ def test_the_weights_explain_themselves(whole: Run, world: Any) -> None:
         "init_sha256": "",
         "epoch": 4,
         "epochs": 4,
+        "steps": 8,
         "n_averaged": 2,
     }
 

@@ -1,4 +1,4 @@
-"""What a run folder holds, read for the page: whatever is missing or broken is left out."""
+"""What a run folder holds, read for the page: whatever is missing is left out, and what is broken is a fault."""
 
 import csv
 import io
@@ -29,12 +29,16 @@ class RunFiles:
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
     split: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    """What the schedule was laid out by; empty without a plan."""
     shipped: Mapping[str, Any]
     """Provenance of weights.safetensors; empty while there is none."""
     averaged: Mapping[str, Any]
     best: Mapping[str, Any]
     pictures: Sequence[Path]
     """At most PICTURES, of the epochs in order and then of the averaged weights."""
+    faults: tuple[str, ...]
+    """What could not be read, a line each."""
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -46,20 +50,24 @@ def read_run(folder: Path) -> RunFiles:
     if not (folder / "settings.toml").is_file():
         raise PageError(f"{folder}: expected a run folder of `surface_train fit`, got none with a settings.toml")
     text = _text(folder / "settings.toml")
+    faults: list[str] = []
     try:
         settings = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as error:
         settings = {}
+        faults.append(f"settings.toml: expected TOML, got a file that is none ({error})")
     return RunFiles(
         rows=_rows(folder / "log.csv"),
         settings_text=text,
         settings=settings,
-        environment=_json(folder / "environment.json"),
-        split=_json(folder / "split.json"),
-        shipped=_provenance(folder / "weights.safetensors"),
-        averaged=_provenance(folder / "swa.safetensors"),
-        best=_provenance(folder / "best.safetensors"),
+        environment=_json(folder / "environment.json", faults),
+        split=_json(folder / "split.json", faults),
+        plan=_json(folder / "plan.json", faults),
+        shipped=_provenance(folder / "weights.safetensors", faults),
+        averaged=_provenance(folder / "swa.safetensors", faults),
+        best=_provenance(folder / "best.safetensors", faults),
         pictures=_pictures(folder),
+        faults=tuple(faults),
     )
 
 
@@ -85,18 +93,28 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return [{str(name): str(value) for name, value in row.items()} for row in csv.DictReader(lines)]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_text(path) or "{}")
-    except (ValueError, RecursionError):
+def _json(path: Path, faults: list[str]) -> Mapping[str, Any]:
+    """Return a JSON object, empty where there is none; a file that holds another thing is a fault."""
+    if not path.is_file():
         return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _provenance(path: Path) -> Mapping[str, Any]:
     try:
-        return weights.describe(path).provenance if path.is_file() else {}
-    except (WeightsError, OSError):
+        content = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        faults.append(f"{path.name}: expected JSON, got a file that is none ({error})")
+        return {}
+    if not isinstance(content, dict):
+        faults.append(f"{path.name}: expected a JSON object, got a {type(content).__name__}")
+        return {}
+    return content
+
+
+def _provenance(path: Path, faults: list[str]) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return weights.describe(path).provenance
+    except (WeightsError, OSError) as error:
+        faults.append(str(error))
         return {}
 
 

@@ -1,5 +1,6 @@
 """The section "Training": a run's curves, decisions, pictures, settings and machine."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ def training_section(inputs: Inputs) -> Section | None:
     if inputs.run is None:
         return None
     run = read_run(inputs.run)
-    pictures, faults = [], []
+    pictures, faults = [], list(run.faults)
     for path in run.pictures:
         try:
             pictures.append({"name": path.stem.replace("_", " "), "url": data_url(small(path), "image/webp")})
@@ -37,6 +38,7 @@ def training_section(inputs: Inputs) -> Section | None:
         charts=[*curves_of_run(run.rows), *_thresholds(run.shipped)],
         validations=_validations(run),
         pictures=pictures,
+        plan={name: _text(value) for name, value in run.plan.items()},
         libraries=run.environment.get("libraries", {}),
         machine={name: run.environment[name] for name in run.environment if name not in ("libraries", "init")},
         sides={side: run.split[side] for side in ("training", "validation") if isinstance(run.split.get(side), list)},
@@ -63,6 +65,10 @@ def _validations(run: RunFiles) -> Table | None:
     ]
     columns = [Column(title="weights", numeric=False), *(Column(title=part.replace("_", " ")) for part in _PARTS)]
     return Table(id="training-validations", caption="Validations", columns=columns, rows=rows) if rows else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _number(value: object) -> float | None:

@@ -33,6 +33,7 @@ def run_epoch(parts: TrainingParts, budget: Budget) -> bool:
         training.save(folder.state)
         return False
     row = _trained(parts, means, time.monotonic() - started_s)
+    parts.group.share(training.network)  # BatchNorm's statistics are each process's own: what is validated is written
     loss, result = _validate(parts) if _is_due(parts) else (None, None)
     row |= _validated(loss, result)
     number = training.progress.epoch

@@ -52,6 +52,10 @@ class RunFolder:
         return self.folder / "weights.safetensors"
 
     @property
+    def _settings(self) -> Path:
+        return self.folder / "settings.toml"
+
+    @property
     def _table(self) -> Path:
         return self.folder / "log.csv"
 
@@ -76,18 +80,12 @@ class RunFolder:
         Raises:
             RunFolderError: when there is no run to resume, or a folder in the way of a new one.
         """
-        own = self.folder / "settings.toml"
-        if resume and not own.is_file():
-            raise RunFolderError(f"{own}: no such file; expected the folder of a run to resume")
-        if not resume and self.folder.exists() and any(path.suffix != disk.PARTIAL for path in self.folder.iterdir()):
-            raise RunFolderError(
-                f"{self.folder}: expected a new or empty folder, got one with files; use --resume to continue its run"
-            )
+        self.refuse_others(resume=resume)
         self._remove_partials()
         if resume and self.state.is_file():
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write(own.name, settings_file.read_bytes())
+        self._write(self._settings.name, settings_file.read_bytes())
         sides = {"training": split.training, "validation": split.validation}
         listed = {side: [case.name for case in cases] for side, cases in sides.items()}
         self._write_json("split.json", listed | {"sha256": split.digest})
@@ -95,6 +93,19 @@ class RunFolder:
         self._table.unlink(missing_ok=True)
         events.forget_after(self._events, 0)
         return False
+
+    def refuse_others(self, *, resume: bool) -> None:
+        """Raise RunFolderError as `begin` does; nothing is written."""
+        if resume and not self._settings.is_file():
+            raise RunFolderError(f"{self._settings}: no such file; expected the folder of a run to resume")
+        if not resume and self.folder.exists() and any(path.suffix != disk.PARTIAL for path in self.folder.iterdir()):
+            raise RunFolderError(
+                f"{self.folder}: expected a new or empty folder, got one with files; use --resume to continue its run"
+            )
+
+    def write_plan(self, entries: Mapping[str, Any]) -> None:
+        """Write plan.json: what was measured, and the steps that it came to."""
+        self._write_json("plan.json", entries)
 
     def rows(self) -> list[dict[str, str]]:
         """Return the rows of log.csv; a last line that a killed run left unfinished is not one."""
