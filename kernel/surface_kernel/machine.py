@@ -24,6 +24,17 @@ def machine_bytes() -> int:
     return memory_bytes
 
 
+def cache_folder() -> Path | None:
+    """Return the user's folder for what need not be made twice, made if need be; None where nothing can be kept."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "vesuvius-surface"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
 def cpu_flags() -> set[str]:
     """Return the words of /proc/cpuinfo, the CPU's features among them; empty where there is no such file."""
     try:

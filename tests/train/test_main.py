@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,12 @@ def test_a_command_that_is_not_whole_is_refused(words: list[str], capsys: pytest
         main(words)
     assert caught.value.code == 2
     assert "usage: surface_train" in capsys.readouterr().err
+
+
+def test_a_data_folder_is_audited_as_a_training_judges_it(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--data", str(world.data)]) == 0
+    first, shapes, labels, verdict = capsys.readouterr().out.splitlines()
+    assert first == f"{world.data}: 4 cases (scroll 100: 2, scroll 200: 2)"
+    assert shapes == "  shapes: 32×40×36 ×4"
+    assert re.fullmatch(r"  labels: 0 .*%, 1 .*%, 2 \(unlabelled\) .*%, other 0.00%", labels)
+    assert verdict == f"{world.data}: sound; 1 rows of train.csv without image or label"

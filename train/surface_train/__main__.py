@@ -3,6 +3,7 @@
 python -m surface_train phantom --out DIR
 python -m surface_train fit --settings FILE.toml --data DIR --fold K|all
 python -m surface_train audit PATH...
+python -m surface_train audit --data DIR
 """
 
 import argparse
@@ -19,7 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     log.setLevel(logging.INFO)  # ours alone: libraries log at this level too
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.command == "audit" and not parsed.paths and parsed.data is None:
+        parser.error("audit: expected a PATH, or --data alone for the cases of a data folder, got neither")
     commands = {"phantom": phantom, "fit": fit, "audit": audit}
     try:
         return commands[parsed.command](parsed)
@@ -75,10 +79,18 @@ def fit(arguments: argparse.Namespace) -> int:
 
 
 def audit(arguments: argparse.Namespace) -> int:
-    """Sanity-check masks, probabilities or weights; exit code 1 for a uniform prediction or a file that is not one."""
+    """Sanity-check masks, probabilities or weights, or with --data alone the cases of a data folder.
+
+    Exit code 1 for a uniform prediction, a file that is none, or a case that cannot be trained on.
+    """
     from surface_train.checks.audit import audit as check
+    from surface_train.checks.audit import audit_data
 
     sound = True
+    if not arguments.paths:
+        result = audit_data(arguments.data)
+        log.info("%s", result.text)
+        return DONE if result.sound else FAILED
     for path in arguments.paths:
         try:
             result = check(path, arguments.data, arguments.device)
@@ -147,9 +159,12 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_audit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=".tif, .npy or .safetensors")
+    parser.add_argument("paths", type=Path, nargs="*", metavar="PATH", help=".tif, .npy or .safetensors")
     parser.add_argument(
-        "--data", type=Path, metavar="D", help="also run the weights on up to two volumes from here (folder or .tif)"
+        "--data",
+        type=Path,
+        metavar="D",
+        help="also run the weights on up to two volumes from here (folder or .tif); without a PATH, check its cases",
     )
     parser.add_argument("--device", metavar="D", help="for --data: cpu, cuda or cuda:N")
 

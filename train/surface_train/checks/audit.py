@@ -16,6 +16,7 @@ from surface_kernel.volumes import volume
 from surface_kernel.volumes.intensity import Intensity
 from surface_kernel.volumes.scanned import scanned_bits, unpacked
 from surface_train.checks.sentinel import SeenProbabilities, violation
+from surface_train.data import cases, check
 from surface_train.data.cases import UNLABELLED
 from surface_train.settings import Sentinel
 
@@ -61,6 +62,16 @@ def audit(path: Path, data: Path | None = None, device: str | None = None) -> Au
     if path.suffix == ".safetensors":
         return _weights(path, data, device)
     raise ValueError(f"{path}: expected a .tif, .npy or .safetensors file, got {path.suffix or 'no suffix'}")
+
+
+def audit_data(data: Path) -> Audit:
+    """Check the cases of a competition's folder as `fit` does before its first step. Raises CasesError."""
+    listed, missing = cases.read(data)
+    checked = check.check(listed)
+    refused = any(case.fault for case in checked)
+    rows = f"; {missing} rows of train.csv without image or label" if missing else ""
+    text = f"{data}: {check.described(checked, listed)}\n{data}: {'NOT SOUND' if refused else 'sound'}{rows}"
+    return Audit(text, not refused)
 
 
 # --- masks and labels

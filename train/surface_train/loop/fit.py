@@ -6,6 +6,7 @@ from pathlib import Path
 
 from surface_kernel.networks.placing import choose, share_threads
 from surface_train.data import cases
+from surface_train.data.check import check, refusal
 from surface_train.data.folds import ALL, Split, described, split
 from surface_train.distributed import Group, joined
 from surface_train.loop.budget import Budget
@@ -53,6 +54,7 @@ def fit(request: Request) -> Path:
     budget = Budget(request.budget_s)
     with joined() as group:
         parts = _prepare(request, group)
+        _check_cases(parts.split, group)
         _begin(parts, request)
         while not parts.training.is_done:
             if not run_epoch(parts, budget):
@@ -99,6 +101,13 @@ def _prepare(request: Request, group: Group) -> TrainingParts:
         group=group,
         init=request.init,
     )
+
+
+def _check_cases(sides: Split, group: Group) -> None:
+    """Judge the files of all cases, those too that only the end of a run reads. Raises CasesError in every process."""
+    listed = (*sides.training, *sides.validation)
+    if refused := group.as_rank_0(refusal(check(listed)) if group.primary else ""):
+        raise cases.CasesError(refused)
 
 
 def _split(request: Request) -> Split:
