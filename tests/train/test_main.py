@@ -1,9 +1,11 @@
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from surface_kernel.networks import weights
 from surface_phantom import Summary
 from surface_train import settings
 from surface_train.__main__ import main
@@ -12,7 +14,7 @@ from surface_train.loop.fit import Request
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+def asked(monkeypatch: pytest.MonkeyPatch, provenance: dict[str, Any]) -> list[Request]:
     """What would be trained."""
     requests: list[Request] = []
 
@@ -21,7 +23,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         return request.out / "weights.safetensors"
 
     monkeypatch.setattr(story, "fit", remember)
+    monkeypatch.setattr(weights, "describe", lambda path: SimpleNamespace(provenance=provenance))
     return requests
+
+
+@pytest.fixture
+def provenance() -> dict[str, Any]:
+    """What the weights say of themselves."""
+    return {"validation": "ungated"}
 
 
 @pytest.mark.parametrize(("settings_word", "data_word"), [("--settings", "--data"), ("--config", "--data_dir")])
@@ -37,6 +46,13 @@ def test_a_run_is_asked_for_in_either_spelling(asked: list[Request], world: Any,
             out=Path("runs/tiny/fold_1"),
         )
     ]
+
+
+def test_weights_that_predict_the_same_everywhere_have_an_exit_code_of_their_own(
+    asked: list[Request], world: Any, provenance: dict[str, Any]
+) -> None:
+    provenance["validation"] = {"foreground": 1.0, "variance": 0.1}
+    assert main(["fit", "--settings", str(world.settings_file), "--data", str(world.data), "--fold", "1"]) == 4
 
 
 def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from surface_score.breakdown import as_dict, as_text
 from surface_score.explain import Explanation, explain
 from surface_score.leaderboard import CaseScore, Masks, masks_of, score_masks
-from surface_score.masks import MaskError, MaskFile, label_warnings, prediction_warnings, read
+from surface_score.masks import MaskError, MaskFile, label_warnings, one_line, prediction_warnings, read
 
 INVERTED_SHARE = 0.5
 
@@ -57,7 +58,7 @@ def _score_pair(files: FilePair, threads: int, explain_in: Path | None) -> Score
     del prediction, label  # two volumes less at the peak
     score = score_masks(masks, threads)
     if explain_in is not None:
-        _write_breakdown(explain(masks, score, threads), masks=masks, id_=files[1].id, folder=explain_in)
+        warnings += _write_breakdown(explain(masks, score, threads), masks=masks, id_=files[1].id, folder=explain_in)
     return score, warnings
 
 
@@ -71,9 +72,16 @@ def pair_warnings(masks: Masks) -> list[str]:
     return [f"{shares}: is the mask inverted?"]
 
 
-def _write_breakdown(explanation: Explanation, *, masks: Masks, id_: str, folder: Path) -> None:
-    from surface_score.picture import draw  # matplotlib takes a second to import: only where it is needed
-
+def _write_breakdown(explanation: Explanation, *, masks: Masks, id_: str, folder: Path) -> list[str]:
+    """Write a case's files; return a warning where there is no picture, which is not worth the scores."""
     (folder / f"{id_}.txt").write_text(as_text(id_, explanation), encoding="utf-8")
     (folder / f"{id_}.json").write_text(json.dumps(as_dict(explanation), indent=2, allow_nan=False) + "\n")
-    (folder / f"{id_}.png").write_bytes(draw(id_, explanation, masks))
+    if "matplotlib" not in sys.modules:  # a notebook asks the commands it starts for a backend that they may not have
+        os.environ["MPLBACKEND"] = "agg"
+    try:
+        from surface_score.picture import draw  # matplotlib takes a second to import: only where it is needed
+
+        (folder / f"{id_}.png").write_bytes(draw(id_, explanation, masks))
+    except Exception as error:  # of whatever draws
+        return [f"{id_}.png: expected a picture, got none ({one_line(error)})"]
+    return []

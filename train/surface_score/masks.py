@@ -75,7 +75,7 @@ def _members(archive: Path) -> list[str]:
         with zipfile.ZipFile(archive) as opened:
             names = [PurePosixPath(name) for name in opened.namelist() if name.endswith(".tif")]
     except (zipfile.BadZipFile, OSError) as error:
-        raise MaskError(f"{archive}: expected a submission.zip, got an unreadable zip ({_one_line(error)})") from error
+        raise MaskError(f"{archive}: expected a submission.zip, got an unreadable zip ({one_line(error)})") from error
     return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
 
 
@@ -116,7 +116,7 @@ def read(file: MaskFile) -> Volume:
         pages = _pages(file)
     except Exception as error:  # on broken files Pillow raises OSError, TypeError, KeyError, SyntaxError, struct.error
         raise MaskError(
-            f"{file}: expected a TIFF of greyscale pages, got an unreadable one ({_one_line(error)})"
+            f"{file}: expected a TIFF of greyscale pages, got an unreadable one ({one_line(error)})"
         ) from error
     shapes = sorted({page.shape for page in pages})
     if len(shapes) > 1 or len(shapes[0]) != 2:
@@ -163,5 +163,6 @@ def _value_warnings(values: Volume, known: str) -> list[str]:
     return warnings
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's kind and message on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

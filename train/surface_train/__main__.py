@@ -12,7 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-DONE, FAILED = 0, 1
+from surface_kernel.interrupts import status_of, terminable
+
+DONE, FAILED, BELOW_ITS_BAR = 0, 1, 4
 log = logging.getLogger("surface_train")
 
 
@@ -26,10 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("audit: expected a PATH, or --data alone for the cases of a data folder, got neither")
     commands = {"phantom": phantom, "fit": fit, "audit": audit}
     try:
-        return commands[parsed.command](parsed)
+        with terminable():
+            return commands[parsed.command](parsed)
     except (ValueError, RuntimeError, OSError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return FAILED
+    except KeyboardInterrupt as interrupt:
+        log.error("%s", str(interrupt) or "interrupted")
+        return status_of(interrupt)
 
 
 def phantom(arguments: argparse.Namespace) -> int:
@@ -55,7 +61,12 @@ def phantom(arguments: argparse.Namespace) -> int:
 
 
 def fit(arguments: argparse.Namespace) -> int:
-    """Train, average the weights, validate them, and write one weights file into OUT."""
+    """Train, average the weights, validate them, and write one weights file into OUT.
+
+    Exit code 4 where the weights predict the same everywhere, 130 or 143 for a run that a signal stopped.
+    """
+    from surface_kernel.networks import weights
+    from surface_kernel.runs.report import validation_fault
     from surface_train import settings
     from surface_train.loop.fit import Request, forecast
     from surface_train.loop.fit import fit as train
@@ -74,8 +85,9 @@ def fit(arguments: argparse.Namespace) -> int:
     if arguments.estimate:
         log.info("%s", forecast(request))
         return DONE
-    log.info("weights: %s", train(request))
-    return DONE
+    shipped = train(request)
+    log.info("weights: %s", shipped)
+    return BELOW_ITS_BAR if validation_fault(weights.describe(shipped).provenance) else DONE
 
 
 def audit(arguments: argparse.Namespace) -> int:

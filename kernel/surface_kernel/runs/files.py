@@ -1,5 +1,6 @@
 """Volumes of a file or folder, each into a mask, probabilities or logits beside its name: what `predict` does."""
 
+import glob
 import logging
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from surface_kernel import disk
 from surface_kernel.inference.settings import Settings, from_toml
 from surface_kernel.networks.device import DeviceRequest
 from surface_kernel.postprocess.mask_settings import MaskSettings
@@ -61,11 +63,15 @@ def predict(
     run = FilesRun(units, out=out, save=save, mask=chosen.mask)
     results: list[FileResult] = []
     if units:
-        with Pipeline(LoadEngine(files=tuple(weights), settings=chosen), run, device=device) as pipeline:
-            for result in pipeline.run():
-                run.progress.log(result.line)
-                results.append(result)
-        run.progress.close()
+        _remove_intermediate(units)  # of a run that was killed
+        try:
+            with Pipeline(LoadEngine(files=tuple(weights), settings=chosen), run, device=device) as pipeline:
+                for result in pipeline.run():
+                    run.progress.log(result.line)
+                    results.append(result)
+        finally:
+            run.progress.close()
+            _remove_intermediate(units)
     if left := len(units) - len(results):
         log.error("error: no worker was left for %d of %d volumes", left, len(units))
     predicted = sum(result.saved for result in results)
@@ -100,6 +106,14 @@ def _unit(path: Path, out: Path, *, save: str, rule: bool) -> Unit | None:
     mask, sums = (raw, None) if save == MASK else (None, raw)
     scanned = out / f"{path.stem}.scanned.partial" if rule else None
     return Unit(case=path.stem, path=path, shape_zyx=header.shape_zyx, mask=mask, sums=sums, scanned=scanned)
+
+
+def _remove_intermediate(units: Sequence[Unit]) -> None:
+    """Remove what lies between a worker and the file that is wanted, and what was being written of it."""
+    for path in filter(None, (each for unit in units for each in (unit.mask, unit.sums, unit.scanned))):
+        path.unlink(missing_ok=True)
+        for partial in path.parent.glob(f"{glob.escape(path.name)}.*{disk.PARTIAL}"):
+            partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+from surface_kernel.interrupts import status_of
 from surface_package.build.manifest import ManifestError, sha256
 from surface_package.kaggle import answers, board, client, upload
 from surface_package.kaggle.delivery import Delivery, DeliveryError, check_rehearsed, check_whole, message, staged
@@ -167,9 +168,9 @@ def run(arguments: argparse.Namespace) -> int:
     except (TargetError, ManifestError, DeliveryError, client.ClientError) as error:
         print(f"publish: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(
             "publish: interrupted. Run publish again to resume; what runs on Kaggle continues there.", file=sys.stderr
         )
-        return 130
+        return status_of(interrupt)
     return 0

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from surface_kernel import probability
 from surface_kernel.networks import weights
+from surface_kernel.runs.report import validation_fault
 from surface_kernel.volumes import volume
 from surface_kernel.volumes.intensity import Intensity
 from surface_kernel.volumes.scanned import scanned_bits, unpacked
@@ -147,8 +148,11 @@ def _weights(path: Path, data: Path | None, device: str | None) -> Audit:
         lines.append(f"  BROKEN: {len(broken)} tensors are not finite, {broken[0]} first")
     else:
         lines.append("  all values are finite")
-    sound = not broken
-    if sound and data is not None:
+    fault = validation_fault(metadata.provenance)
+    if fault:
+        lines.append(f"  UNIFORM in its own validation: {fault}")
+    sound = not broken and not fault
+    if not broken and data is not None:
         for made in _predictions(path, _chosen(data), device):
             lines.append("  " + made.text)
             sound = sound and made.sound

@@ -1,9 +1,11 @@
 """The story of a training: cases, fold, epochs, averaged weights, their validation, one weights file."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from surface_kernel.interrupts import Stopped
 from surface_kernel.networks.placing import choose, share_threads
 from surface_train.data import cases
 from surface_train.data.check import check, refusal
@@ -50,17 +52,37 @@ def fit(request: Request) -> Path:
 
     Raises:
         ValueError, RuntimeError, OSError: from the parts, those of settings and data before hours are spent.
+        Stopped: when a signal ended it; its state is saved.
     """
     budget = Budget(request.budget_s)
     with joined() as group:
         parts = _prepare(request, group)
         _check_cases(parts.split, group)
-        _begin(parts, request)
-        while not parts.training.is_done:
-            if not run_epoch(parts, budget):
-                log.info("time limit: saved at step %d; continue with --resume", parts.training.progress.step)
-                break
-        return finish(parts, budget)
+        folder = parts.writer.folder
+        with folder.held(resume=request.resume) if group.primary else nullcontext():
+            try:
+                return _train(parts, request, budget)
+            except BaseException:
+                if group.primary and not request.resume and not parts.training.progress.step:
+                    folder.discard()  # or what was mended would be refused for the files of a start that failed
+                raise
+
+
+def _train(parts: TrainingParts, request: Request, budget: Budget) -> Path:
+    training = parts.training
+    try:
+        with budget.stop:
+            with budget.stop.held():
+                _begin(parts, request)
+            while not training.is_done:
+                if not run_epoch(parts, budget):
+                    log.info("time limit: saved at step %d; continue with --resume", training.progress.step)
+                    break
+            return finish(parts, budget)
+    except Stopped as stopped:
+        step = training.progress.step
+        where = f"stopped at step {step}; resume with --resume" if step else "stopped before the first step"
+        raise Stopped(stopped.number, where) from None
 
 
 def forecast(request: Request) -> str:
@@ -80,7 +102,7 @@ def _begin(parts: TrainingParts, request: Request) -> None:
         return
     training.load(folder.state)
     if group.primary:
-        folder.forget_after(training.progress.epoch)
+        folder.forget_after(training.progress.epoch - bool(training.progress.trained))
     log.info("resumed after step %d, in epoch %d", training.progress.step, training.progress.epoch + 1)
 
 
@@ -92,7 +114,9 @@ def _prepare(request: Request, group: Group) -> TrainingParts:
     name = request.device or (f"cuda:{group.local_rank}" if group.size > 1 else None)
     device = precise(choose(name), settings.optimiser)
     share_threads(device)
-    log.info("training on %s%s", device, f", {group.size} processes" if group.size > 1 else "")
+    per_batch = f"{settings.patches.batch} patches a batch"  # the device's own number is that of tiles in validations
+    processes = f", {group.size} processes" if group.size > 1 else ""
+    log.info("training on %s, %s, %s, %d threads%s", device.name, device.dtype, per_batch, device.threads, processes)
     return assemble(
         settings=settings,
         split=sides,
