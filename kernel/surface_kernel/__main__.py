@@ -6,7 +6,6 @@ python -m surface_kernel predict --weights FILE... --input FILE|DIR --out DIR
 
 import argparse
 import logging
-import os
 import sys
 import tempfile
 import traceback
@@ -29,12 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     log.setLevel(logging.INFO)  # ours alone: libraries log at this level too
-    if not os.access(Path(__file__).parent, os.W_OK):  # where numba would keep what it compiled
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / "surface_kernel_numba"))
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words[:1] != ["predict"]:
+            return EXIT_CODES[_submit(words)]  # its ledger outlives any end, and submit.py tells a death from a failure
         with terminable():
-            return EXIT_CODES[_predict(words[1:]) if words[:1] == ["predict"] else _submit(words)]
+            return EXIT_CODES[_predict(words[1:])]
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return ERROR

@@ -62,7 +62,7 @@ def _mounts(root: Path, version: int) -> Iterator[tuple[Path, str]]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError:
         return ""
 

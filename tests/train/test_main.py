@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,3 +138,18 @@ def test_a_data_folder_is_audited_as_a_training_judges_it(world: Any, capsys: py
     assert shapes == "  shapes: 32×40×36 ×4"
     assert re.fullmatch(r"  labels: 0 .*%, 1 .*%, 2 \(unlabelled\) .*%, other 0.00%", labels)
     assert verdict == f"{world.data}: sound; 1 rows of train.csv without image or label"
+
+
+CODE = """
+import numba.core.caching
+numba.core.caching.CacheImpl._locator_classes = []
+import surface_phantom.raster, surface_kernel.inference.engine, surface_kernel.postprocess.mask
+import surface_score, surface_train.checks.audit, surface_train.loop.fit
+print("imported")
+"""
+
+
+def test_every_entry_begins_where_nothing_compiled_can_be_kept() -> None:
+    """In a read-only clone of a user without a writable home numba finds no place for its cache, and refuses."""
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("imported\n", "")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from surface_score.breakdown import as_dict, as_text
+from surface_score.cores import allowed_cores
 from surface_score.explain import Explanation, explain
 from surface_score.leaderboard import CaseScore, Masks, masks_of, score_masks
 from surface_score.masks import MaskError, MaskFile, label_warnings, one_line, prediction_warnings, read
@@ -33,7 +34,7 @@ def score_pairs(pairs: Sequence[FilePair], workers: int, explain_in: Path | None
         MaskError: For the first pair, in their order, that cannot be scored.
         BrokenProcessPool: If a worker dies.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, allowed_cores() // workers)
     each = ([threads] * len(pairs), [explain_in] * len(pairs))
     if workers == 1:
         yield from map(_score_pair, pairs, *each)
@@ -75,7 +76,9 @@ def pair_warnings(masks: Masks) -> list[str]:
 def _write_breakdown(explanation: Explanation, *, masks: Masks, id_: str, folder: Path) -> list[str]:
     """Write a case's files; return a warning where there is no picture, which is not worth the scores."""
     (folder / f"{id_}.txt").write_text(as_text(id_, explanation), encoding="utf-8")
-    (folder / f"{id_}.json").write_text(json.dumps(as_dict(explanation), indent=2, allow_nan=False) + "\n")
+    (folder / f"{id_}.json").write_text(
+        json.dumps(as_dict(explanation), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
     if "matplotlib" not in sys.modules:  # a notebook asks the commands it starts for a backend that they may not have
         os.environ["MPLBACKEND"] = "agg"
     try:

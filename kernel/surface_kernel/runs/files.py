@@ -5,12 +5,12 @@ import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surface_kernel import disk
 from surface_kernel.inference.settings import Settings, from_toml
+from surface_kernel.message import some_of
 from surface_kernel.networks.device import DeviceRequest
 from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.runs.messages import Done, LoadEngine, Ready, Unit
@@ -21,6 +21,7 @@ from surface_kernel.runs.report import Outcome
 from surface_kernel.volumes.header import VolumeError, read_header
 from surface_kernel.volumes.image_files import write_npy
 from surface_kernel.volumes.mask_files import write_mask
+from surface_kernel.volumes.names import SUFFIXES, find_volumes
 
 if TYPE_CHECKING:
     from surface_kernel.inference.predict import Logits
@@ -81,14 +82,14 @@ def predict(
 
 
 def _volumes(source: Path) -> list[Path]:
-    """Return the files of volumes. Raises MountError where there is none, or two of one name."""
+    """Return the files of volumes. Raises MountError where there is none, and ValueError for two of one name."""
     if not source.is_dir():
         return [source]
-    paths = sorted(path for path in source.iterdir() if path.suffix in (".tif", ".npy"))
+    paths, others = find_volumes(source)
+    if others:
+        log.info("%s: passed over, since volumes are named *%s: %s", source, ", *".join(SUFFIXES), some_of(others))
     if not paths:
         raise MountError(f"{source}: expected .tif or .npy volumes, got none")
-    if twice := [path.stem for path, other in pairwise(paths) if path.stem == other.stem]:
-        raise MountError(f"{source}: expected each name once, got {twice[0]!r} as .npy and as .tif")
     return paths
 
 

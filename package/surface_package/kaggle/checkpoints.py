@@ -55,7 +55,7 @@ def files(run: Path) -> dict[str, Path]:
 def _refuse_leaks(path: Path) -> None:
     if pattern := leaks.in_name(path.name):
         raise DeliveryError(f"{path} has a name like {pattern}, as secrets have. Move it out of the run's folder.")
-    text = path.read_text(errors="replace") if path.suffix in _TEXTS else ""
+    text = path.read_text(encoding="utf-8-sig", errors="replace") if path.suffix in _TEXTS else ""
     if path.suffix == ".safetensors":
         text = "\n".join(_metadata(path).values())
     if what := leaks.in_text(text):

@@ -15,6 +15,7 @@ from surface_kernel.networks import weights
 from surface_kernel.runs.report import validation_fault
 from surface_kernel.volumes import volume
 from surface_kernel.volumes.intensity import Intensity
+from surface_kernel.volumes.names import ARRAYS, TIFFS, find_volumes
 from surface_kernel.volumes.scanned import scanned_bits, unpacked
 from surface_train.checks.sentinel import SeenProbabilities, violation
 from surface_train.data import cases, check
@@ -56,11 +57,12 @@ def audit(path: Path, data: Path | None = None, device: str | None = None) -> Au
     Raises:
         ValueError: for a file of another kind, and what the kernel raises.
     """
-    if path.suffix in (".tif", ".tiff"):
+    suffix = path.suffix.lower()
+    if suffix in TIFFS:
         return _integers(path, volume.read(path))
-    if path.suffix == ".npy":
+    if suffix in ARRAYS:
         return _array(path)
-    if path.suffix == ".safetensors":
+    if suffix == ".safetensors":
         return _weights(path, data, device)
     raise ValueError(f"{path}: expected a .tif, .npy or .safetensors file, got {path.suffix or 'no suffix'}")
 
@@ -182,7 +184,7 @@ def _chosen(data: Path) -> list[Path]:
     if data.is_file():
         return [data]
     folders = [folder for folder in (data / "train_images", data / "test_images", data) if folder.is_dir()]
-    volumes = sorted(path for path in folders[0].iterdir() if path.suffix in (".tif", ".tiff")) if folders else []
+    volumes = find_volumes(folders[0], TIFFS)[0] if folders else []
     if not volumes:
         raise ValueError(f"{data}: expected a .tif, a folder of them, or one with train_images; got no .tif")
     return volumes[:: max(1, math.ceil(len(volumes) / _VOLUMES))][:_VOLUMES]

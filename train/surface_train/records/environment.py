@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from surface_kernel import machine
+
 _LIBRARIES = (
     "torch",
     "numpy",
@@ -35,8 +37,8 @@ def environment() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "machine": platform.machine(),
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "cores": machine.cores(),
+        "memory_gib": round(machine.machine_bytes() / 2**30, 1),
         "torch_threads": torch.get_num_threads(),
     }
 
@@ -75,7 +77,7 @@ def _version(name: str) -> str | None:
 def _cpu() -> str | None:
     """Return the processor's model name, None where /proc/cpuinfo does not hold it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

@@ -91,7 +91,9 @@ def version_words(files: Mapping[str, Path]) -> str:
 def _stage_kernel(folder: Path, root: Path, target: Target, *, step: int) -> None:
     (folder / CODE_FILE).write_text(training_bundle.script(root, step), encoding="utf-8")
     own = json.loads((root / "kernel-metadata.json").read_bytes())
-    (folder / "kernel-metadata.json").write_text(json.dumps(own | kernel_metadata(target, step), indent=2) + "\n")
+    (folder / "kernel-metadata.json").write_text(
+        json.dumps(own | kernel_metadata(target, step), indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def kernel_metadata(target: Target, step: int) -> dict[str, Any]:

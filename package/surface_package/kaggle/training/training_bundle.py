@@ -71,7 +71,7 @@ def _check_asked(settings: Path, fold: str) -> None:
         raise DeliveryError(f"--fold is {fold!r}. Set the number of the validation fold, or all.")
     if not settings.is_file():
         raise DeliveryError(f"{settings} is no file. Name a file like those in train/settings.")
-    text = settings.read_text(errors="replace")
+    text = settings.read_text(encoding="utf-8-sig", errors="replace")
     if secret := leaks.in_text(text) or leaks.in_paths(text, (manifest.ROOT, Path.home())):
         raise DeliveryError(f"{settings} holds {secret}. Take it out: it would be uploaded.")
 
