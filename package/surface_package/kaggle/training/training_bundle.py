@@ -62,7 +62,7 @@ def make(folder: Path, *, settings: Path, fold: str, root: Path) -> dict[str, Pa
         "licences": {path.name: licences.of_wheel(path) for path in files.values() if path.suffix == ".whl"},
         "files": manifest.listed(made),
     }
-    (made / manifest.NAME).write_text(json.dumps(contents, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (made / manifest.NAME).write_text(manifest.sealed(contents), encoding="utf-8")
     return files | {manifest.NAME: made / manifest.NAME}
 
 
