@@ -20,7 +20,9 @@ from surface_kernel.runs.report import Outcome
 
 DONE, ERROR, LOSSES, UNFORESEEN = 0, 1, 3, 70
 EXIT_CODES = {Outcome.COMPLETE: DONE, Outcome.DEGRADED: LOSSES, Outcome.FAILED: ERROR}
-DEVICE_HELP = "cpu, cuda, cuda:N, or an earlier run_report.json to run as it did (default: all GPUs, else the CPU)"
+DEVICE_HELP = (
+    "cpu, cuda (all GPUs), cuda:N, or an earlier run_report.json to run as it did (default: all GPUs, else the CPU)"
+)
 log = logging.getLogger("surface_kernel")
 
 

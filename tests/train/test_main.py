@@ -26,6 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, provenance: dict[str, Any]) -> list[R
 
     monkeypatch.setattr(story, "fit", remember)
     monkeypatch.setattr(weights, "describe", lambda path: SimpleNamespace(provenance=provenance))
+    monkeypatch.setattr("surface_kernel.page.leave_page", lambda out, **inputs: "")
     return requests
 
 
@@ -75,6 +76,33 @@ def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: py
         )
     ]
     assert capsys.readouterr().out == f"weights: {Path('o/weights.safetensors')}\n"
+
+
+@pytest.mark.parametrize(("rank", "left"), [(None, True), ("0", True), ("1", False)])
+def test_a_page_is_left_after_all_is_saved(
+    asked: list[Request],
+    world: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: str | None,
+    left: bool,
+) -> None:
+    """By one of several processes; what goes wrong is a line, and the run ended well all the same."""
+    pages: list[tuple[Path, dict[str, Path]]] = []
+
+    def leave(out: Path, **inputs: Path) -> str:
+        assert asked  # the run is over
+        pages.append((out, inputs))
+        return "no page: reasons"
+
+    monkeypatch.setattr("surface_kernel.page.leave_page", leave)
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    words = ["fit", "--settings", str(world.settings_file), "--data", "d", "--fold", "1", "--out", "o"]
+    assert main(words) == 0
+    assert pages == ([(Path("o/page.html"), {"run": Path("o")})] if left else [])
+    assert capsys.readouterr().out.splitlines()[1:] == (["no page: reasons"] if left else [])
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         (Optimiser, "plateau_validations", 0),
         (Optimiser, "clip_norm", 0.0),
         (Optimiser, "accumulate", 0),
+        (Optimiser, "most_skipped_steps", -1),
         (Average, "start_epoch", 0),
         (Average, "learning_rate", 0.0),
         (Average, "samples_per_epoch", 0),

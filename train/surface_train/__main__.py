@@ -8,6 +8,7 @@ python -m surface_train audit --data DIR
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def phantom(arguments: argparse.Namespace) -> int:
     """Generate a data set in the competition's layout: OUT/competition, and OUT/test_labels hidden from the kernel."""
-    from surface_phantom import write_dataset
+    from surface_phantom import LOOKS, OTHER_LOOKS, write_dataset
 
     size = tuple(arguments.size)
     made = write_dataset(
@@ -49,6 +50,7 @@ def phantom(arguments: argparse.Namespace) -> int:
         test_volumes=arguments.test_volumes,
         size_zyx=size,
         seed=arguments.seed,
+        looks=OTHER_LOOKS if arguments.looks == "other" else LOOKS,
     )
     log.info(
         "%s: %d training volumes, %.1f %% of their voxels surface, and %d test volumes",
@@ -81,13 +83,24 @@ def fit(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         device=arguments.device,
         budget_s=arguments.budget_s,
+        plan_s=arguments.plan_s,
+        steps=arguments.steps,
     )
     if arguments.estimate:
         log.info("%s", forecast(request))
         return DONE
     shipped = train(request)
     log.info("weights: %s", shipped)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks for all
+        _leave_page(request.out)
     return BELOW_ITS_BAR if validation_fault(weights.describe(shipped).provenance) else DONE
+
+
+def _leave_page(run: Path) -> None:
+    from surface_kernel.page import leave_page
+
+    if said := leave_page(run / "page.html", run=run):
+        log.info("%s", said)
 
 
 def audit(arguments: argparse.Namespace) -> int:
@@ -137,6 +150,12 @@ def _add_phantom(parser: argparse.ArgumentParser) -> None:
         help="shape of most volumes (320 320 320); every third is smaller or not a cube",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same data set (0)")
+    parser.add_argument(
+        "--looks",
+        choices=("usual", "other"),
+        default="usual",
+        help="which scrolls: 'other' look like none of the usual",
+    )
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
@@ -165,6 +184,14 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time limit: save, validate and exit within S seconds; --resume continues",
     )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--plan-s",
+        type=float,
+        metavar="S",
+        help="measure a few steps first, and lay the whole schedule out over S seconds; a resumed run keeps its plan",
+    )
+    length.add_argument("--steps", type=int, metavar="N", help="lay the schedule out over N steps")
     parser.add_argument(
         "--estimate", action="store_true", help="run a few steps and print expected time and memory; write nothing"
     )

@@ -65,9 +65,10 @@ def small_networks(request: pytest.FixtureRequest, with_small_networks: Callable
 
 
 def undrawn(patched: pytest.MonkeyPatch) -> None:
-    """Leave pictures and curves out: drawing one takes longer than the training."""
+    """Leave pictures, curves and the page out: drawing one takes longer than the training."""
     patched.setattr(RunFolder, "picture", name_picture)
     patched.setattr(RunFolder, "show", lambda run, row, loss, picture: None)
+    patched.setattr("surface_kernel.page.leave_page", lambda out, **inputs: "")
 
 
 def name_picture(run: RunFolder, predicted: object, threshold: float, name: str) -> None:
@@ -192,6 +193,7 @@ def test_the_weights_explain_themselves(whole: Run, world: Any) -> None:
         "init_sha256": "",
         "epoch": 4,
         "epochs": 4,
+        "steps": 8,
         "n_averaged": 2,
     }
 

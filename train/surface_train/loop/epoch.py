@@ -39,6 +39,8 @@ def run_epoch(parts: TrainingParts, budget: Budget) -> bool:
                 return False
             row = _trained(parts, means, time.monotonic() - started_s)
             training.accept(replace(training.progress, trained=row))
+            # BatchNorm's statistics are each process's own: what is validated is written.
+            parts.group.share(training.network)
         due = _is_due(parts)
         if due:  # a validation takes minutes and may fail or be stopped: the epoch is safe before it begins
             training.save(state)

@@ -52,6 +52,14 @@ class TrainingProgress:
     """Times that a plateau lowered the learning rate."""
     strikes: int = 0
     """Consecutive validations past one of the sentinel's limits."""
+    skipped: int = 0
+    """Steps of the epoch that is half done that were skipped: they count in no mean."""
+    skipped_in_a_row: int = 0
+    """Skipped steps since the last one that was made."""
+    planned_steps: int = 0
+    """All steps of the run where they were laid out for it, by --plan-s or --steps; 0: as many as the settings say."""
+    planned_every: int = 0
+    """Epochs from one validation to the next, likewise."""
     init: str = ""
     """sha256 of the weights file that the run was initialised from; empty without one."""
     trained: dict[str, Any] = field(default_factory=dict)
@@ -132,9 +140,28 @@ def load(
         index, _, key = name.partition("/")
         entries.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+    _lay_out(optimiser)
     place = next(network.parameters()).device
     mean = {name: tensor.to(place) for name, tensor in _under("average/", tensors).items()}
     return progress, WeightAverage(decay, mean=mean, count=progress.averaged), tensors["totals"]
+
+
+def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Lay moments out in memory as their parameters are, which a file does not keep."""
+    for parameter, entries in optimiser.state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def planned(path: Path) -> tuple[int, int]:
+    """Return `planned_steps` and `planned_every` of a state, without its tensors. Raises StateError."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            progress = json.loads((opened.metadata() or {})["progress"])
+        return int(progress.get("planned_steps", 0)), int(progress.get("planned_every", 0))
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise StateError(f"{path}: expected a training state ({FORMAT}), got no readable one: {error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

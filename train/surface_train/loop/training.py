@@ -94,7 +94,6 @@ class Training:
         settings, number = self._settings, self._progress.epoch + 1
         end, accumulate = number * settings.steps_per_epoch, settings.optimiser.accumulate
         batches = self._sampler.batches(self._progress.step * accumulate, end * accumulate)
-        names: list[str] = []
         with closing(batches), self._bar(number, end) as bar:
             for step in bar:
                 if self._is_over(budget):
@@ -103,16 +102,37 @@ class Training:
                     # Networks that draw must draw the same in a resumed run.
                     torch.manual_seed(settings.seed * 1_000_003 + step * self._group.size + self._group.rank)
                     means = self._stepper.step([next(batches) for _ in range(accumulate)], self._rate(step))
-                    names = list(means)
-                    self._add(torch.stack([means[name] for name in names]))
                     self._progress = replace(self._progress, step=step + 1)
+                    if means is None:
+                        self._skip()
+                        continue
+                    self._add(torch.stack([means[name] for name in means]))
+                    self._progress = replace(self._progress, skipped_in_a_row=0)
                     self._take_sample(number, step % settings.steps_per_epoch)
-        values = (self._totals / settings.steps_per_epoch).tolist()
-        if not math.isfinite(values[0]):
+        return self._end_epoch(number)
+
+    def _end_epoch(self, number: int) -> dict[str, float]:
+        """Return the means over the steps of an epoch that were made."""
+        made = self._settings.steps_per_epoch - self._progress.skipped
+        names = self._stepper.names
+        values = (self._totals / made).tolist() if made else [math.nan] * len(names)
+        if made and not math.isfinite(values[0]):
             raise RuntimeError(f"epoch {number}: expected a finite loss, got {values[0]}; lower the learning rate")
-        self._progress = replace(self._progress, epoch=number)
+        self._progress = replace(self._progress, epoch=number, skipped=0)
         self._totals = torch.zeros(0, dtype=torch.float64)
         return dict(zip(names, values, strict=True))
+
+    def _skip(self) -> None:
+        """Count a step that was not made. Raises RuntimeError where too many were in a row."""
+        progress, most = self._progress, self._settings.optimiser.most_skipped_steps
+        in_a_row = progress.skipped_in_a_row + 1
+        self._progress = replace(progress, skipped=progress.skipped + 1, skipped_in_a_row=in_a_row)
+        log.info("step %d skipped: float16 overflowed; the loss's scale is halved", self._progress.step)
+        if in_a_row > most:
+            raise RuntimeError(
+                f"optimiser.most_skipped_steps: expected at most {most} steps in a row without a finite gradient, got "
+                f'{in_a_row}; lower the learning rate, or set precision = "float32"'
+            )
 
     def save(self, path: Path) -> None:
         """Write the state of this very step; only the first process of a run does."""

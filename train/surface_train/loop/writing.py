@@ -97,6 +97,7 @@ class RunWriter:
             "init_sha256": progress.init,
             "epoch": progress.epoch,
             "epochs": settings.epochs,
+            "steps": settings.epochs * settings.steps_per_epoch,
             "n_averaged": 0,  # of single weights; `more` has the number for averaged ones
             "validation": "ungated" if result is None else result.rounded(),
         }

@@ -19,7 +19,8 @@ from surface_train.records.by_products import by_product
 from surface_train.records.environment import environment, origin
 
 LOCK = ".lock"
-_BEGUN = ("settings.toml", "split.json", "environment.json")  # what a new run writes before its first state
+# What a new run writes before its first step, beside its state.
+_BEGUN = ("settings.toml", "split.json", "environment.json", "plan.json")
 log = logging.getLogger("surface_train")
 
 
@@ -59,6 +60,10 @@ class RunFolder:
         return self.folder / "weights.safetensors"
 
     @property
+    def _settings(self) -> Path:
+        return self.folder / "settings.toml"
+
+    @property
     def _table(self) -> Path:
         return self.folder / "log.csv"
 
@@ -83,13 +88,12 @@ class RunFolder:
         Raises:
             RunFolderError: when there is no run to resume, or a folder in the way of a new one.
         """
-        self._check(resume)
+        self.refuse_others(resume=resume)
         self._remove_partials()
         if resume and self.state.is_file():
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
-        own = self.folder / "settings.toml"
-        self._write(own.name, settings_file.read_bytes())
+        self._write(self._settings.name, settings_file.read_bytes())
         sides = {"training": split.training, "validation": split.validation}
         listed = {side: [case.name for case in cases] for side, cases in sides.items()}
         self._write_json("split.json", listed | {"sha256": split.digest})
@@ -105,7 +109,7 @@ class RunFolder:
         Raises:
             RunFolderError: as `begin` does, and where another process has the folder.
         """
-        self._check(resume)
+        self.refuse_others(resume=resume)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = disk.lock(self.folder / LOCK)
@@ -127,11 +131,10 @@ class RunFolder:
         with suppress(OSError):  # not empty
             self.folder.rmdir()
 
-    def _check(self, resume: bool) -> None:
-        """Raise RunFolderError when there is no run to resume, or a folder in the way of a new one."""
-        own = self.folder / "settings.toml"
-        if resume and not own.is_file():
-            raise RunFolderError(f"{own}: no such file; expected the folder of a run to resume")
+    def refuse_others(self, *, resume: bool) -> None:
+        """Raise RunFolderError as `begin` does; nothing is written."""
+        if resume and not self._settings.is_file():
+            raise RunFolderError(f"{self._settings}: no such file; expected the folder of a run to resume")
         if not resume and self.folder.exists() and not self._is_free():
             raise RunFolderError(
                 f"{self.folder}: expected a new or empty folder, got one with files; use --resume to continue its run"
@@ -139,6 +142,10 @@ class RunFolder:
 
     def _is_free(self) -> bool:
         return all(path.suffix == disk.PARTIAL or path.name == LOCK for path in self.folder.iterdir())
+
+    def write_plan(self, entries: Mapping[str, Any]) -> None:
+        """Write plan.json: what was measured, and the steps that it came to."""
+        self._write_json("plan.json", entries)
 
     def rows(self) -> list[dict[str, str]]:
         """Return the rows of log.csv; a last line that a killed run left unfinished is not one."""

@@ -114,11 +114,11 @@ class TrainingSettings:
 
     @property
     def digest(self) -> str:
-        """Return a sha256 of all entries that the weights depend on: memory and threads may change within a run."""
+        """Return a sha256 of all entries that the weights depend on: memory, for one, may change within a run."""
         entries = asdict(self)
         for name in ("cache_gb", "workers"):
             del entries["patches"][name]
-        del entries["mask"]
+        del entries["optimiser"]["most_skipped_steps"], entries["mask"]
         if self.mask != MaskSettings():  # at its default it is left out: so it was before there was such an entry
             entries["mask"] = self.mask.to_entries()
         return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
