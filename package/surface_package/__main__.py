@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from surface_kernel.inference.settings import SettingsError
+from surface_kernel.interrupts import status_of, terminable
 from surface_kernel.networks.weights import WeightsError
 from surface_kernel.page import leave_page
 from surface_kernel.volumes.header import VolumeError
@@ -51,10 +52,14 @@ def main(words: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)  # ours alone: libraries log what they do at this level too
     arguments = _parser().parse_args(words)
     try:
-        return int(arguments.run(arguments))
+        with terminable():
+            return int(arguments.run(arguments))
     except _EXPECTED as error:
         log.error("error: %s", " ".join(str(error).split()))
         return 1
+    except KeyboardInterrupt as interrupt:
+        log.error("interrupted")
+        return status_of(interrupt)
 
 
 def _build(arguments: argparse.Namespace) -> int:

@@ -1,8 +1,13 @@
+import re
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from surface_kernel.networks import weights
 from surface_phantom import LOOKS, Summary
 from surface_train import settings
 from surface_train.__main__ import main
@@ -11,7 +16,7 @@ from surface_train.loop.fit import Request
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+def asked(monkeypatch: pytest.MonkeyPatch, provenance: dict[str, Any]) -> list[Request]:
     """What would be trained."""
     requests: list[Request] = []
 
@@ -20,8 +25,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         return request.out / "weights.safetensors"
 
     monkeypatch.setattr(story, "fit", remember)
+    monkeypatch.setattr(weights, "describe", lambda path: SimpleNamespace(provenance=provenance))
     monkeypatch.setattr("surface_kernel.page.leave_page", lambda out, **inputs: "")
     return requests
+
+
+@pytest.fixture
+def provenance() -> dict[str, Any]:
+    """What the weights say of themselves."""
+    return {"validation": "ungated"}
 
 
 @pytest.mark.parametrize(("settings_word", "data_word"), [("--settings", "--data"), ("--config", "--data_dir")])
@@ -37,6 +49,13 @@ def test_a_run_is_asked_for_in_either_spelling(asked: list[Request], world: Any,
             out=Path("runs/tiny/fold_1"),
         )
     ]
+
+
+def test_weights_that_predict_the_same_everywhere_have_an_exit_code_of_their_own(
+    asked: list[Request], world: Any, provenance: dict[str, Any]
+) -> None:
+    provenance["validation"] = {"foreground": 1.0, "variance": 0.1}
+    assert main(["fit", "--settings", str(world.settings_file), "--data", str(world.data), "--fold", "1"]) == 4
 
 
 def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,3 +158,27 @@ def test_a_command_that_is_not_whole_is_refused(words: list[str], capsys: pytest
         main(words)
     assert caught.value.code == 2
     assert "usage: surface_train" in capsys.readouterr().err
+
+
+def test_a_data_folder_is_audited_as_a_training_judges_it(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--data", str(world.data)]) == 0
+    first, shapes, labels, verdict = capsys.readouterr().out.splitlines()
+    assert first == f"{world.data}: 4 cases (scroll 100: 2, scroll 200: 2)"
+    assert shapes == "  shapes: 32×40×36 ×4"
+    assert re.fullmatch(r"  labels: 0 .*%, 1 .*%, 2 \(unlabelled\) .*%, other 0.00%", labels)
+    assert verdict == f"{world.data}: sound; 1 rows of train.csv without image or label"
+
+
+CODE = """
+import numba.core.caching
+numba.core.caching.CacheImpl._locator_classes = []
+import surface_phantom.raster, surface_kernel.inference.engine, surface_kernel.postprocess.mask
+import surface_score, surface_train.checks.audit, surface_train.loop.fit
+print("imported")
+"""
+
+
+def test_every_entry_begins_where_nothing_compiled_can_be_kept() -> None:
+    """In a read-only clone of a user without a writable home numba finds no place for its cache, and refuses."""
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("imported\n", "")

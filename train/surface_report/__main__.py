@@ -6,9 +6,12 @@ python -m surface_report [--run RUN] [--submission ZIP] [--truth DIR] [--images 
 import argparse
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from surface_kernel.interrupts import status_of
 
 DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 log = logging.getLogger("surface_report")
@@ -25,11 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("jinja2") is None:
         log.error("error: expected jinja2 to make the page with, got none; pip install 'vesuvius-surface[report]'")
         return FAILED
+    os.environ["MPLBACKEND"] = "agg"  # a notebook asks the commands it starts for a backend that they may not have
     try:
         return _make(parsed)
     except (ValueError, RuntimeError, OSError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return FAILED
+    except KeyboardInterrupt as interrupt:
+        log.error("interrupted")
+        return status_of(interrupt)
 
 
 def _make(parsed: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ element of the other surface lies within the tolerance, measured from corner to 
 
 import itertools
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surface_score.compiled import compiled
+from surface_score.cores import allowed_cores
 
 TOLERANCE_VOXELS = 2.0
 
@@ -98,7 +98,7 @@ def surface_dice(prediction: _Mask, truth: _Mask, threads: int | None = None) ->
     """
     if prediction.shape != truth.shape or truth.ndim != 3:
         raise ValueError(f"expected masks of one shape (z, y, x), got {prediction.shape} and {truth.shape}")
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or allowed_cores()) as pool:
         predicted_codes = _encode(prediction, pool)
         true_codes = _encode(truth, pool)
         matched, total = _count(predicted_codes, true_codes, pool) + _count(true_codes, predicted_codes, pool)
@@ -112,7 +112,7 @@ def far_elements(prediction: _Mask, truth: _Mask, threads: int | None = None) ->
 
     The arguments are those of `surface_dice`.
     """
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or allowed_cores()) as pool:
         predicted_codes, true_codes = _encode(prediction, pool), _encode(truth, pool)
     return _far_elements(predicted_codes, true_codes), _far_elements(true_codes, predicted_codes)
 

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from surface_kernel.machine import cores
+
 DONE, FAILED = 0, 1
 log = logging.getLogger("surface_study")
 
@@ -83,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=int,
-        default=len(os.sched_getaffinity(0)),
+        default=cores(),
         metavar="N",
         help="processes at a time; 0 runs everything in this process (default: all cores)",
     )

@@ -3,6 +3,7 @@
 python -m surface_train phantom --out DIR
 python -m surface_train fit --settings FILE.toml --data DIR --fold K|all
 python -m surface_train audit PATH...
+python -m surface_train audit --data DIR
 """
 
 import argparse
@@ -12,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-DONE, FAILED = 0, 1
+from surface_kernel.interrupts import status_of, terminable
+
+DONE, FAILED, BELOW_ITS_BAR = 0, 1, 4
 log = logging.getLogger("surface_train")
 
 
@@ -20,13 +23,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     log.setLevel(logging.INFO)  # ours alone: libraries log at this level too
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.command == "audit" and not parsed.paths and parsed.data is None:
+        parser.error("audit: expected a PATH, or --data alone for the cases of a data folder, got neither")
     commands = {"phantom": phantom, "fit": fit, "audit": audit}
     try:
-        return commands[parsed.command](parsed)
+        with terminable():
+            return commands[parsed.command](parsed)
     except (ValueError, RuntimeError, OSError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return FAILED
+    except KeyboardInterrupt as interrupt:
+        log.error("%s", str(interrupt) or "interrupted")
+        return status_of(interrupt)
 
 
 def phantom(arguments: argparse.Namespace) -> int:
@@ -53,7 +63,12 @@ def phantom(arguments: argparse.Namespace) -> int:
 
 
 def fit(arguments: argparse.Namespace) -> int:
-    """Train, average the weights, validate them, and write one weights file into OUT."""
+    """Train, average the weights, validate them, and write one weights file into OUT.
+
+    Exit code 4 where the weights predict the same everywhere, 130 or 143 for a run that a signal stopped.
+    """
+    from surface_kernel.networks import weights
+    from surface_kernel.runs.report import validation_fault
     from surface_train import settings
     from surface_train.loop.fit import Request, forecast
     from surface_train.loop.fit import fit as train
@@ -74,10 +89,11 @@ def fit(arguments: argparse.Namespace) -> int:
     if arguments.estimate:
         log.info("%s", forecast(request))
         return DONE
-    log.info("weights: %s", train(request))
+    shipped = train(request)
+    log.info("weights: %s", shipped)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks for all
         _leave_page(request.out)
-    return DONE
+    return BELOW_ITS_BAR if validation_fault(weights.describe(shipped).provenance) else DONE
 
 
 def _leave_page(run: Path) -> None:
@@ -88,10 +104,18 @@ def _leave_page(run: Path) -> None:
 
 
 def audit(arguments: argparse.Namespace) -> int:
-    """Sanity-check masks, probabilities or weights; exit code 1 for a uniform prediction or a file that is not one."""
+    """Sanity-check masks, probabilities or weights, or with --data alone the cases of a data folder.
+
+    Exit code 1 for a uniform prediction, a file that is none, or a case that cannot be trained on.
+    """
     from surface_train.checks.audit import audit as check
+    from surface_train.checks.audit import audit_data
 
     sound = True
+    if not arguments.paths:
+        result = audit_data(arguments.data)
+        log.info("%s", result.text)
+        return DONE if result.sound else FAILED
     for path in arguments.paths:
         try:
             result = check(path, arguments.data, arguments.device)
@@ -174,9 +198,12 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_audit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=".tif, .npy or .safetensors")
+    parser.add_argument("paths", type=Path, nargs="*", metavar="PATH", help=".tif, .npy or .safetensors")
     parser.add_argument(
-        "--data", type=Path, metavar="D", help="also run the weights on up to two volumes from here (folder or .tif)"
+        "--data",
+        type=Path,
+        metavar="D",
+        help="also run the weights on up to two volumes from here (folder or .tif); without a PATH, check its cases",
     )
     parser.add_argument("--device", metavar="D", help="for --data: cpu, cuda or cuda:N")
 

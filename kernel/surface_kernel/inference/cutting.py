@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from surface_kernel.compiled import compiled
 from surface_kernel.inference.buffers import Buffers
 from surface_kernel.inference.sharing import Share
 from surface_kernel.inference.tiles import Grid, Index, Shape
@@ -127,7 +127,7 @@ class TileCutter:
         return self._scanned is None or any_scanned(self._scanned, z, y, x, *self._grid.tile_zyx)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def look_up(volume: Bytes, z: int, y: int, x: int, table: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     """Fill `out` (z, y, x) with `table[grey]` of the box that begins at (z, y, x); beyond the volume grey is 0.
 

@@ -281,6 +281,7 @@ class Engine:
         stages: Sequence[int] | None = None,
         scanned: Volume | None = None,
         on_tiles: Callable[[int], object] = lambda count: None,
+        tile_voxels: int | None = None,
     ) -> ProbabilityStatistics:
         """Run some stages on a volume, and fill its mask, as far as the threshold, and the sums of its logits.
 
@@ -299,6 +300,7 @@ class Engine:
             stages: consecutive; None: all.
             scanned: as `scanned` returned it: tiles without a scanned voxel are not run. None: all are.
             on_tiles: called with how many tiles are done.
+            tile_voxels: of a tile at most, as in `grid`.
 
         Raises:
             PredictionError: for logits that are not finite, or planes too wide for this machine's memory.
@@ -310,7 +312,7 @@ class Engine:
         if sums is None and len(stages) > 1:
             sums = np.empty(volume.shape, np.float32)
         first, incidents = stages[0], list[str]()
-        grid = self.grid(volume.shape)
+        grid = self.grid(volume.shape, tile_voxels)
         _check_memory(grid)
         moments, seconds = np.zeros(3), 0.0
         tables = [intensity.table(volume) for intensity in dict.fromkeys(self.intensities)]

@@ -123,7 +123,7 @@ class Settings:
 def from_toml(path: Path) -> Settings:
     """Read settings that a person wrote. Raises SettingsError."""
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: expected a settings file in TOML, which this is not: {error}") from error
     settings = Settings.from_mapping(entries, str(path))

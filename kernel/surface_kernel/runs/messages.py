@@ -57,6 +57,8 @@ class Unit:
     """Of the image that the stages before were predicted from; None: any."""
     record: Path | None = None
     """Where to write that the unit is done, once its other files are complete; None: nowhere."""
+    trained_tile: bool = False
+    """Whether to take tiles of the trained size only: an earlier try was killed for its memory."""
 
     @property
     def voxels(self) -> int:

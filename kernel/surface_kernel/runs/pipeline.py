@@ -9,6 +9,7 @@ it keeps no network waiting. At most FINISHING finished units are waited for at 
 only.
 """
 
+import signal
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Generic, Protocol, Self, TypeVar
 
+from surface_kernel.machine import killed_for_memory
 from surface_kernel.networks.device import DeviceRequest
 from surface_kernel.runs.messages import (
     FINISHING,
@@ -112,6 +114,7 @@ class Pipeline(Generic[Finished]):
         self._restarts, self._ready, self._never_loaded = RESTARTS, False, 0
         self._lost: Counter[str] = Counter()  # how often the GPU of a worker broke, by its name
         self.given_up = False
+        self._killed_for_memory = killed_for_memory()
         self._left_over: deque[Unit] = deque()  # of workers that died
         self._workers = [self._start(request.name) for _ in range(workers)]
 
@@ -239,6 +242,13 @@ class Pipeline(Generic[Finished]):
                 self._set_device(worker)
         self._handler.on_ready(ready)
 
+    def _memory(self) -> str:
+        """Return how a killed worker's memory may have been the reason; empty where it was not."""
+        killed, self._killed_for_memory = self._killed_for_memory, killed_for_memory()
+        if killed is None or self._killed_for_memory is None:
+            return "perhaps for its memory"
+        return "for its memory" if self._killed_for_memory > killed else ""
+
     def _on_limit(self, worker: WorkerProcess, limit: TileLimit) -> None:
         """Let all workers, later ones too, plan tiles that are no larger than what one of them had memory for."""
         if self._device is not None:
@@ -287,7 +297,10 @@ class Pipeline(Generic[Finished]):
         if hopeless and not self._ready and not self._workers:
             raise WorkerError(fault or f"workers: expected one to load its engine, got {death} each time")
         if worker.units:
-            yield Done(unit=worker.units.popleft(), error=f"the worker died: {death}", again=True)
+            unit = worker.units.popleft()
+            if death == signal.SIGKILL.name and (why := self._memory()):  # the same again would end the same way
+                death, unit = f"{death}, {why}", replace(unit, trained_tile=True)
+            yield Done(unit=unit, error=f"the worker died: {death}", again=True)
         self._left_over.extend(worker.units)
         self._handler.on_trouble(f"a worker died: {death}")
         if self._restarts and not fault:

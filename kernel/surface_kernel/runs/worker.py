@@ -330,7 +330,13 @@ def _fill(engine: "Engine", item: _Decoded, count: _TileCounter) -> Done:
         mask = _mapped(mask_file, unit, "uint8") if mask_file else None
         sums = _mapped(sums_file, unit, "float32", earlier=unit.earlier) if sums_file else None
         statistics = engine.predict(
-            item.voxels, mask=mask, sums=sums, stages=unit.stages, scanned=item.scanned, on_tiles=count
+            item.voxels,
+            mask=mask,
+            sums=sums,
+            stages=unit.stages,
+            scanned=item.scanned,
+            on_tiles=count,
+            tile_voxels=0 if unit.trained_tile else None,
         )
         checksum = disk.checksum(sums_file) if sums_file and unit.sums and unit.record else None
     return Done(

@@ -145,7 +145,11 @@ def _fetch(pin: Pin, folder: Path) -> None:
         # pip may choose another build of the same version, and exits with 0 then too.
         fetched = Path(temporary) / pin.filename
         if not fetched.is_file():
-            why = " ".join(line for line in pip.stderr.splitlines() if line.startswith("ERROR"))
+            if "No module named pip" in pip.stderr:
+                advice = "add it with `python -m ensurepip`, or in an environment of uv with `uv pip install pip`"
+                raise WheelError(f"{sys.executable}: expected pip to fetch {pin.filename} with, got none; {advice}")
+            why = " ".join(line for line in pip.stderr.splitlines() if line.startswith("ERROR")) or pip.stderr[-300:]
+            why = " ".join(why.split())
             others = sorted(path.name for path in Path(temporary).iterdir())
             got = str(others) if others else f"nothing ({why or f'pip: exit code {pip.returncode}'})"
             advice = "check the network and package/wheels.txt"

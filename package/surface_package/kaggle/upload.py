@@ -136,7 +136,7 @@ def staged(target: Target, files: Mapping[str, Path]) -> Iterator[Path]:
                 os.link(path.resolve(), folder / name)
             except OSError:
                 shutil.copyfile(path, folder / name)
-        (folder / DATASET_FILE).write_text(json.dumps(dataset_metadata(target), indent=2) + "\n")
+        (folder / DATASET_FILE).write_text(json.dumps(dataset_metadata(target), indent=2) + "\n", encoding="utf-8")
         yield folder
 
 

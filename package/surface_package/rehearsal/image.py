@@ -52,7 +52,8 @@ def _linked(listed: Path) -> tuple[Path, ...]:
     """Return what the environment's site-packages holds of this Python's, each name once."""
     visible = closure(*read_names(listed))
     if "pip" not in visible:
-        raise ImageError(f"{sys.executable}: expected pip, as on Kaggle, got none; run `python -m ensurepip`")
+        advice = "add it with `python -m ensurepip`, or in an environment of uv with `uv pip install pip`"
+        raise ImageError(f"{sys.executable}: expected pip, as on Kaggle, got none; {advice}")
     # Several distributions may share a namespace folder.
     named = {place.name: place for distribution in visible.values() for place in places(distribution)}
     return tuple(named.values())

@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from surface_train.loop.stopping import StopSignals
+
 _MARGIN = 1.2  # on what a part took before
 _STEP_MEMORY = 0.9  # of the slowest step's time, what the next step still remembers
 
 
 class Budget:
-    """Seconds that a session may take, from now on; infinite without a limit."""
+    """Seconds that a session may take, from now on, infinite without a limit; and the signals that end it before.
+
+    stop: to be entered by whoever runs the session.
+    """
 
     def __init__(self, budget_s: float) -> None:
+        self.stop = StopSignals()
         self._ends_s = time.monotonic() + budget_s
         self.is_limited = budget_s < math.inf
 

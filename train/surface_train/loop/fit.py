@@ -2,14 +2,17 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from surface_kernel.interrupts import Stopped
 from surface_kernel.networks.device import DeviceError
 from surface_kernel.networks.placing import choose, share_threads
 from surface_train.data import cases
+from surface_train.data.check import check, refusal
 from surface_train.data.folds import ALL, Split, described, split
 from surface_train.distributed import Group, joined
 from surface_train.loop import counted
@@ -60,21 +63,44 @@ def fit(request: Request) -> Path:
 
     Raises:
         ValueError, RuntimeError, OSError: from the parts, those of settings and data before hours are spent.
+        Stopped: when a signal ended it; its state is saved.
     """
     budget, began_s = Budget(request.budget_s), time.monotonic()
     with joined() as group:
-        parts, laid = _planned(_prepare(request, group), request, began_s)
-        _begin(parts, request)
-        if laid and group.primary:
-            parts.writer.folder.write_plan(asdict(laid.costs) | {"plan_s": request.plan_s, "steps": laid.steps})
-        while not parts.training.is_done:
-            if not run_epoch(parts, budget):
-                log.info("time limit: saved at step %d; continue with --resume", parts.training.progress.step)
-                break
-        made = finish(parts, budget)
+        prepared = _prepare(request, group)
+        _check_cases(prepared.split, group)
+        parts, laid = _planned(prepared, request, began_s)
+        folder = parts.writer.folder
+        with folder.held(resume=request.resume) if group.primary else nullcontext():
+            try:
+                made = _train(parts, request, budget, laid)
+            except BaseException:
+                if group.primary and not request.resume and not parts.training.progress.step:
+                    folder.discard()  # or what was mended would be refused for the files of a start that failed
+                raise
         if laid:
             log.info("took %.0f s; the plan said about %.0f s", time.monotonic() - began_s, laid.expected_s)
         return made
+
+
+def _train(parts: TrainingParts, request: Request, budget: Budget, laid: SchedulePlan | None) -> Path:
+    training = parts.training
+    try:
+        with budget.stop:
+            with budget.stop.held():
+                _begin(parts, request)
+                if laid and parts.group.primary:
+                    costs = asdict(laid.costs) | {"plan_s": request.plan_s, "steps": laid.steps}
+                    parts.writer.folder.write_plan(costs)
+            while not training.is_done:
+                if not run_epoch(parts, budget):
+                    log.info("time limit: saved at step %d; continue with --resume", training.progress.step)
+                    break
+            return finish(parts, budget)
+    except Stopped as stopped:
+        step = training.progress.step
+        where = f"stopped at step {step}; resume with --resume" if step else "stopped before the first step"
+        raise Stopped(stopped.number, where) from None
 
 
 def forecast(request: Request) -> str:
@@ -100,7 +126,7 @@ def _begin(parts: TrainingParts, request: Request) -> None:
         return
     training.load(folder.state)
     if group.primary:
-        folder.forget_after(training.progress.epoch)
+        folder.forget_after(training.progress.epoch - bool(training.progress.trained))
     log.info("resumed after step %d, in epoch %d", training.progress.step, training.progress.epoch + 1)
 
 
@@ -112,7 +138,10 @@ def _prepare(request: Request, group: Group) -> TrainingParts:
     # Patches have one shape: what convolutions find out about it in the first step holds for all.
     torch.backends.cudnn.benchmark = device.is_gpu
     share_threads(device)
-    log.info("training on %s%s", device, f", {group.size} processes" if group.size > 1 else "")
+    # The device's own batch is that of tiles in validations.
+    per_batch = f"{request.settings.patches.batch} patches a batch"
+    processes = f", {group.size} processes" if group.size > 1 else ""
+    log.info("training on %s, %s, %s, %d threads%s", device.name, device.dtype, per_batch, device.threads, processes)
     return assemble(
         settings=request.settings,
         split=sides,
@@ -121,6 +150,13 @@ def _prepare(request: Request, group: Group) -> TrainingParts:
         group=group,
         init=request.init,
     )
+
+
+def _check_cases(sides: Split, group: Group) -> None:
+    """Judge the files of all cases, those too that only the end of a run reads. Raises CasesError in every process."""
+    listed = (*sides.training, *sides.validation)
+    if refused := group.as_rank_0(refusal(check(listed)) if group.primary else ""):
+        raise cases.CasesError(refused)
 
 
 def _device_name(asked: str | None, group: Group) -> str | None:

@@ -1,6 +1,9 @@
 """A training's state on disk: everything the next step depends on, in one safetensors file. No pickle."""
 
+import errno
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,6 +62,8 @@ class TrainingProgress:
     """Epochs from one validation to the next, likewise."""
     init: str = ""
     """sha256 of the weights file that the run was initialised from; empty without one."""
+    trained: dict[str, Any] = field(default_factory=dict)
+    """The first columns of an epoch's row that was trained and is still to be validated; empty at other times."""
     scaler: dict[str, Any] = field(default_factory=dict)
     """State of the gradient scaler; empty where the precision needs none."""
 
@@ -87,10 +92,19 @@ def save(
     for index, entries in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in entries.items()}
     tensors["totals"] = totals
-    metadata = {"format": FORMAT, "progress": json.dumps(asdict(progress) | {"averaged": average.count})}
+    entries = asdict(progress) | {"averaged": average.count}
+    if not progress.trained:  # as states were before there was such an entry
+        del entries["trained"]
+    metadata = {"format": FORMAT, "progress": json.dumps(entries)}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with disk.replacing(path) as partial:  # a large state is streamed, not first made in memory
-        save_file(plain, partial, metadata)
+    size_bytes = sum(tensor.nbytes for tensor in plain.values())
+    with disk.replacing(path, size_bytes) as partial:  # a large state is streamed, not first made in memory
+        try:
+            save_file(plain, partial, metadata)
+        except safetensors.SafetensorError as error:  # the library's own kind, with the system's number in its text
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code)) from error
 
 
 def load(

@@ -63,7 +63,12 @@ class Training:
 
     @property
     def is_done(self) -> bool:
-        """Whether no epoch is left to train."""
+        """Whether no epoch is left to train or to finish."""
+        return self.is_last_epoch and not self._progress.trained
+
+    @property
+    def is_last_epoch(self) -> bool:
+        """Whether the run's last epoch was trained."""
         return self._progress.epoch >= self.last_epoch
 
     @property
@@ -71,11 +76,17 @@ class Training:
         """The learning rate of the latest step."""
         return self._rate(self._progress.step - 1)
 
+    @property
+    def state_bytes(self) -> int:
+        """The most bytes that a state takes: weights, their moments and their average."""
+        per_weight = 4 if self._settings.optimiser.kind == "adamw" else 3
+        return per_weight * sum(int(tensor.nbytes) for tensor in self.network.state_dict().values())
+
     def train_epoch(self, budget: Budget) -> dict[str, float] | None:
         """Train the next epoch, or what is left of it.
 
         Returns:
-            The means over its steps of what `Stepper.step` returns; None when the time limit came first.
+            The means over its steps of what `Stepper.step` returns; None when the time limit or a signal came first.
 
         Raises:
             RuntimeError: when the loss is not finite.
@@ -184,5 +195,9 @@ class Training:
             self.average.add(self.network.state_dict())
 
     def _is_over(self, budget: Budget) -> bool:
-        """Whether another step would leave too little time to save and to validate."""
+        """Whether a signal ends the run, or another step would leave too little time to save and to validate."""
+        # Signals reach the processes of a run at different moments: all go by the first one's.
+        budget.stop.number = self._group.as_rank_0(budget.stop.number)
+        if budget.stop.number:
+            return True
         return budget.is_limited and self._group.as_rank_0(budget.left_s < self._timings.next_step_s)

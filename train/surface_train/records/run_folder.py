@@ -3,7 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,13 @@ from surface_train.checks.validate import Predicted
 from surface_train.data.folds import Split
 from surface_train.loss_weights import LossWeights
 from surface_train.records import events
+from surface_train.records.by_products import by_product
 from surface_train.records.environment import environment, origin
+
+LOCK = ".lock"
+# What a new run writes before its first step, beside its state.
+_BEGUN = ("settings.toml", "split.json", "environment.json", "plan.json")
+log = logging.getLogger("surface_train")
 
 
 class RunFolderError(ValueError):
@@ -94,14 +102,46 @@ class RunFolder:
         events.forget_after(self._events, 0)
         return False
 
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """Keep the folder for this process: no other one may train in it meanwhile.
+
+        Raises:
+            RunFolderError: as `begin` does, and where another process has the folder.
+        """
+        self.refuse_others(resume=resume)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = disk.lock(self.folder / LOCK)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"{self.folder}: expected a run that nobody else continues, got one that another process is training; "
+                "wait for its end, or stop it"
+            ) from error
+        if lock is None:
+            log.warning("%s has no locks: nothing keeps another process from training in it too", self.folder)
+        with lock or nullcontext():
+            yield
+
+    def discard(self) -> None:
+        """Remove a run that never trained: what `begin` wrote and its first state, and the folder if that was all."""
+        for name in (*_BEGUN, self.state.name, LOCK):
+            (self.folder / name).unlink(missing_ok=True)
+        self._remove_partials()
+        with suppress(OSError):  # not empty
+            self.folder.rmdir()
+
     def refuse_others(self, *, resume: bool) -> None:
         """Raise RunFolderError as `begin` does; nothing is written."""
         if resume and not self._settings.is_file():
             raise RunFolderError(f"{self._settings}: no such file; expected the folder of a run to resume")
-        if not resume and self.folder.exists() and any(path.suffix != disk.PARTIAL for path in self.folder.iterdir()):
+        if not resume and self.folder.exists() and not self._is_free():
             raise RunFolderError(
                 f"{self.folder}: expected a new or empty folder, got one with files; use --resume to continue its run"
             )
+
+    def _is_free(self) -> bool:
+        return all(path.suffix == disk.PARTIAL or path.name == LOCK for path in self.folder.iterdir())
 
     def write_plan(self, entries: Mapping[str, Any]) -> None:
         """Write plan.json: what was measured, and the steps that it came to."""
@@ -124,7 +164,7 @@ class RunFolder:
             raise RunFolderError(f"{self._table}: expected columns {', '.join(names)}, got {', '.join(row)}")
         else:
             # Appended, not replaced: a cut line is dropped by whoever reads, and the lines before it are safe.
-            with self._table.open("ab") as file:
+            with disk.named(self._table), self._table.open("ab") as file:
                 file.write(_csv(names, [row], header=False))
 
     def show(self, row: Mapping[str, Any], loss: LossWeights, picture: Path | None = None) -> None:
@@ -136,14 +176,16 @@ class RunFolder:
         from surface_train.records import curves
 
         rows = self.rows()
-        curves.draw(rows, self.folder / "curves.png", loss)
-        if not events.can_write():
-            return
-        for earlier in rows[:-1]:
-            if not events.written(self._events, int(earlier["epoch"])):
-                drawn = self.folder / f"epoch_{earlier['epoch']}.png"
-                events.write(self._events, earlier, drawn if drawn.is_file() else None)
-        events.write(self._events, row, picture)
+        with by_product("curves.png"):
+            curves.draw(rows, self.folder / "curves.png", loss)
+        with by_product("events for TensorBoard"):
+            if not events.can_write():
+                return
+            for earlier in rows[:-1]:
+                if not events.written(self._events, int(earlier["epoch"])):
+                    drawn = self.folder / f"epoch_{earlier['epoch']}.png"
+                    events.write(self._events, earlier, drawn if drawn.is_file() else None)
+            events.write(self._events, row, picture if picture and picture.is_file() else None)
 
     def forget_after(self, epoch: int) -> None:
         """Drop the rows of log.csv, and the events, that a killed run wrote after its last saved state."""
