@@ -122,7 +122,7 @@ def test_what_a_step_adds_where_nothing_was_scanned_is_cleared_after_it():
 
 
 def test_steps_run_in_order():
-    """A vote closes the tunnel, and slit finds nothing to cut; the cut that slit makes first is more than a vote mends."""
+    """A vote closes the tunnel, and slit finds nothing to cut; the cut that slit makes is more than a vote mends."""
     field = np.full((12, 24, 24), -3, np.float32)
     field[1:4, 1:9, 1:9] = 3
     field[:, 4, 4] = -3
