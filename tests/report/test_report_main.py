@@ -58,6 +58,7 @@ def test_a_wrong_score_leaves_the_old_page(tmp_path, capsys, content, named):
 
 def test_a_case_that_cannot_be_read_is_named(tmp_path, capsys):
     """The others are shown, and the exit code says that something is missing."""
+    # Both sections that look at its voxels name it.
     mask = np.zeros(SHAPE, np.uint8)
     zipped = write_submission(tmp_path / "a.zip", {"1": mask, "2": mask})
     images = write_volumes(tmp_path / "images", {"1": mask + 9, "2": mask[1:] + 9})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from surface_kernel.networks import weights
-from surface_phantom import Summary
+from surface_phantom import LOOKS, Summary
 from surface_train import settings
 from surface_train.__main__ import main
 from surface_train.loop import fit as story
@@ -146,7 +146,8 @@ def test_a_phantom_is_written_where_it_is_wanted(
 
     monkeypatch.setattr("surface_phantom.write_dataset", write)
     assert main(["phantom", "--out", "o", "--volumes", "3", "--size", "64", "80", "96", "--seed", "5"]) == 0
-    assert given == [{"out": Path("o"), "volumes": 3, "test_volumes": 2, "size_zyx": (64, 80, 96), "seed": 5}]
+    expected = {"out": Path("o"), "volumes": 3, "test_volumes": 2, "size_zyx": (64, 80, 96), "seed": 5, "looks": LOOKS}
+    assert given == [expected]
     said = capsys.readouterr().out
     assert said == f"{Path('o/competition')}: 3 training volumes, 5.3 % of their voxels surface, and 2 test volumes\n"
 

@@ -21,7 +21,7 @@ SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
     training_section,
     data_section,
 )
-SCRIPTS = ("sorting.js", "viewer.js")
+SCRIPTS = ("sorting.js", "stepper.js", "viewer.js")
 
 
 def page(inputs: Inputs) -> tuple[Markup, tuple[str, ...]]:

@@ -1,14 +1,10 @@
 """The section "Slices": each case of a submission in three planes, with what to switch on over the CT."""
 
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from functools import partial
 
-from tqdm import tqdm
-
-from surface_kernel.machine import cores
 from surface_kernel.volumes.header import VolumeError
+from surface_report.case_files import image_of, of_each
 from surface_report.html import render
 from surface_report.inputs import Inputs
 from surface_report.results import ScoreRow, breakdown_of, scores_of
@@ -19,7 +15,6 @@ from surface_score.masks import MaskError, find_masks
 FEW, MANY = 6, 20
 _BYTES_OF_FEW_CASES = 13_500_000  # 20 cases make a page of at most 15 MB
 _BYTES_OF_MANY_CASES = 57_000_000  # 120 cases make one of at most 60 MB
-_CASES_A_PROCESS = 8  # starting one takes as long as a few cases
 
 Packed = dict[str, object] | str
 
@@ -34,7 +29,7 @@ def slices_section(inputs: Inputs) -> Section | None:
         return None
     files = list(_case_files(inputs))
     room = room_for(len(files))
-    packed = list(tqdm(_pack_all(files, room), "slices", len(files), disable=None))
+    packed = of_each(partial(_pack, room=room), files, "slices")
     scores = [scores_of(inputs, number) or {} for number in range(2)]
     shown = [case | _facts(str(case["id"]), scores) for case in packed if not isinstance(case, str)]
     body = render(
@@ -77,30 +72,9 @@ def _case_files(inputs: Inputs) -> Iterator[CaseFiles]:
             id=id_,
             predictions=predictions,
             truth=truths.get(id_),
-            image=_image(inputs, id_),
+            image=image_of(inputs, id_),
             breakdowns=tuple(breakdown_of(inputs, number, id_) for number in range(len(predictions))),
         )
-
-
-def _image(inputs: Inputs, id_: str) -> Path | None:
-    """Return the CT of a case: of --images, else of the data folder."""
-    if inputs.images is not None and inputs.images.is_file():
-        return inputs.images if inputs.images.name.split(".")[0] == id_ else None
-    folders = [] if inputs.images is None else [inputs.images]
-    if inputs.data is not None:
-        folders += [inputs.data / "test_images", inputs.data / "train_images"]
-    return next((path for folder in folders if (path := folder / f"{id_}.tif").is_file()), None)
-
-
-def _pack_all(files: Sequence[CaseFiles], room: Room) -> Iterator[Packed]:
-    """Yield each case's slices, in order; a line where there are none."""
-    workers = min(cores(), len(files) // _CASES_A_PROCESS)
-    if workers <= 1:
-        yield from (_pack(one, room) for one in files)
-        return
-    # spawn: a fork would copy the locks of threads that libraries have started.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_pack, files, [room] * len(files))
 
 
 def _pack(files: CaseFiles, room: Room) -> Packed:

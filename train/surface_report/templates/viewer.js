@@ -16,11 +16,18 @@ if (slicesViewer) {
   const layers = Object.fromEntries([...slicesViewer.querySelectorAll("[data-layer]")].map((box) => [box.dataset.layer, box]));
   const sliders = AXES.map((axis) => byId(`at-${axis}`));
   const figures = [...slicesViewer.querySelectorAll(".plane")];
+  const KEPT = 4; // decoded cases: 4 to 20 MB each
+  const kept = new Map();
   let open = null; // the case that is shown
   let place = -1; // of its places, the one that was jumped to
   let opening = 0;
 
-  const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  function bytesOf(text) {
+    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+    const letters = atob(text), bytes = new Uint8Array(letters.length);
+    for (let at = 0; at < bytes.length; at++) bytes[at] = letters.charCodeAt(at);
+    return bytes;
+  }
 
   async function unpack(text, planes) {
     const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -60,19 +67,31 @@ if (slicesViewer) {
     return volume;
   }
 
-  async function decoded(packed) {
-    const others = (axis) => packed.shape.filter((_, other) => other !== axis);
-    const [ct, kinds, exact] = await Promise.all([
-      volumeOf(packed),
-      Promise.all(packed.kinds.map((one) => unpack(one, packed.cells[0]))),
-      Promise.all(packed.exact.map(async (plane) => {
-        const [height, width] = others(plane.axis);
-        const kinds = await Promise.all(plane.kinds.map((one) => unpack(one, height)));
-        return [`${plane.axis}:${plane.at}`, { ct: plane.ct && (await pixels(plane.ct)).grey, kinds, height, width }];
-      })),
-    ]);
+  async function exactPlanes(packed) {
+    const made = packed.exact.map(async (plane) => {
+      const [height, width] = packed.shape.filter((_, other) => other !== plane.axis);
+      const kinds = await Promise.all(plane.kinds.map((one) => unpack(one, height)));
+      return [`${plane.axis}:${plane.at}`, { ct: plane.ct && (await pixels(plane.ct)).grey, kinds, height, width }];
+    });
+    return new Map(await Promise.all(made));
+  }
+
+  async function decode(number) {
+    const packed = JSON.parse(byId(`data-${number}`).textContent);
     const { id, shape, cells, places, hasTruth, scores } = packed;
-    return { id, shape, cells, places, hasTruth, scores, ct, kinds, exact: new Map(exact) };
+    const [ct, kinds] = await Promise.all([volumeOf(packed), Promise.all(packed.kinds.map((one) => unpack(one, cells[0])))]);
+    const made = { id, shape, cells, places, hasTruth, scores, ct, kinds, exact: new Map() };
+    made.complete = exactPlanes(packed).then((planes) => { made.exact = planes; }); // shown as soon as they are there
+    return made;
+  }
+
+  // The cases that were decoded last; a neighbour of the open one is decoded before anybody asks for it.
+  function decoded(number) {
+    const made = kept.get(number) ?? decode(number);
+    kept.delete(number);
+    kept.set(number, made);
+    if (kept.size > KEPT) kept.delete(kept.keys().next().value);
+    return made;
   }
 
   // A plane as { height, width, and for each row and column where its voxel is }.
@@ -224,7 +243,7 @@ if (slicesViewer) {
     const turn = ++opening;
     chooser.value = number;
     slicesViewer.setAttribute("aria-busy", "true");
-    const loaded = await decoded(JSON.parse(byId(`data-${number}`).textContent));
+    const loaded = await decoded(number);
     if (turn !== opening) return; // another case was asked for meanwhile
     open = loaded;
     place = -1;
@@ -239,7 +258,11 @@ if (slicesViewer) {
     if (open.places.length) jump(0);
     else moveTo(open.shape.map((length) => Math.floor(length / 2)));
     slicesViewer.dataset.open = number;
+    await loaded.complete;
+    if (turn !== opening) return;
+    paintAll();
     slicesViewer.setAttribute("aria-busy", "false");
+    if (number + 1 < chooser.options.length) decoded(number + 1);
   }
 
   const step = (by) => {

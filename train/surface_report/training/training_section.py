@@ -1,108 +1,75 @@
-"""The section "Training": curves, decisions, pictures, settings and machine of a run."""
+"""The section "Training": a run's curves, decisions, pictures, settings and machine."""
 
-import io
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
-
-from surface_kernel.networks.weights import Metadata
+from surface_report.chart import Chart
 from surface_report.html import data_url, render
 from surface_report.inputs import Inputs
 from surface_report.section import Section
 from surface_report.table import Cell, Column, Table, number
-from surface_report.training.curves import curves
-from surface_report.training.run_log import RunLog, read_run
+from surface_report.training.curves_of_run import curves_of_run, threshold_chart
+from surface_report.training.decisions import decisions
+from surface_report.training.run_files import RunFiles, read_run, small
 
-_MOST_PICTURES = 12
-_PICTURE_WIDTH = 1000
+_PARTS = ("score", "topo_score", "surface_dice", "voi_score", "dice", "foreground", "truth", "threshold")
 
 
 def training_section(inputs: Inputs) -> Section | None:
-    """Return the section, or None without a run. Raises PageError for a folder that is none."""
+    """Return the section, or None where the inputs hold nothing for it.
+
+    Raises:
+        PageError: for a folder that is no run's.
+    """
     if inputs.run is None:
         return None
     run = read_run(inputs.run)
-    pictures = [(path.stem.replace("_", " "), _picture(path)) for path in _chosen(run.pictures)]
+    pictures, faults = [], list(run.faults)
+    for path in run.pictures:
+        try:
+            pictures.append({"name": path.stem.replace("_", " "), "url": data_url(small(path), "image/webp")})
+        except OSError as error:
+            faults.append(f"{path.name}: {error}")
     body = render(
         "training.html",
-        epochs=len(run.rows),
-        plan=_listed(run.plan),
-        parts=[*([_weights_table(run)] if run.files else []), *_threshold_tables(run), *curves(run)],
+        run=run,
+        decisions=decisions(run),
+        charts=[*curves_of_run(run.rows), *_thresholds(run.shipped)],
+        validations=_validations(run),
         pictures=pictures,
-        left_out=len(run.pictures) - len(pictures),
-        settings=run.settings,
-        environment=_listed(run.environment),
+        plan={name: _text(value) for name, value in run.plan.items()},
+        libraries=run.environment.get("libraries", {}),
+        machine={name: run.environment[name] for name in run.environment if name not in ("libraries", "init")},
+        sides={side: run.split[side] for side in ("training", "validation") if isinstance(run.split.get(side), list)},
     )
-    return Section(id="training", title="Training", body=body, faults=run.faults)
+    return Section(id="training", title="Training", body=body, faults=tuple(faults))
 
 
-def _weights_table(run: RunLog) -> Table:
-    """Return what the run's weights files say of how they were chosen."""
-    columns = [
-        Column(title="file", numeric=False),
-        Column(title="made of", numeric=False, note="single weights, or the mean of so many states"),
-        Column(title="epoch"),
-        Column(title="score", note="of its validation"),
-        Column(title="surface Dice"),
-        Column(title="threshold"),
-        Column(title="ships", numeric=False),
-    ]
-    shipped = str(run.files["weights"].provenance.get("shipped", "")) if "weights" in run.files else ""
-    rows = [_weights_row(name, metadata, shipped) for name, metadata in run.files.items()]
-    return Table(id="training-weights", caption="Weights and how they validated", columns=columns, rows=rows)
-
-
-def _weights_row(name: str, metadata: Metadata, shipped: str) -> list[Cell]:
-    told = metadata.provenance
-    validated = told.get("validation")
-    result: Mapping[str, Any] = validated if isinstance(validated, Mapping) else {}
-    averaged = told.get("n_averaged") or 0
-    return [
-        Cell(f"{name}.safetensors"),
-        Cell(f"the mean of {averaged} states" if averaged else "single weights"),
-        Cell(str(told.get("epoch", "–"))),
-        number(_float(result.get("score")), 4) if result else Cell("not validated"),
-        number(_float(result.get("surface_dice")), 4),
-        number(metadata.threshold, 2),
-        Cell("yes" if name == shipped else f"as {shipped}" if name == "weights" and shipped else ""),
-    ]
-
-
-def _threshold_tables(run: RunLog) -> list[Table]:
-    """Return how the thresholds scored, where the run searched one."""
-    told = run.files["weights"].provenance if "weights" in run.files else {}
-    scores = told.get("score_by_threshold")
-    if not isinstance(scores, Mapping):
+def _thresholds(shipped: Mapping[str, Any]) -> list[Chart]:
+    tried, validation = shipped.get("score_by_threshold"), shipped.get("validation")
+    if not isinstance(tried, Mapping) or not tried:
         return []
-    columns = [Column(title="threshold"), Column(title="score")]
-    rows = [[Cell(str(threshold)), number(_float(score), 4)] for threshold, score in scores.items()]
-    return [Table(id="training-thresholds", caption="Score by threshold, shipped weights", columns=columns, rows=rows)]
+    return [threshold_chart(tried, validation.get("threshold") if isinstance(validation, Mapping) else None)]
 
 
-def _chosen(pictures: Sequence[Path]) -> list[Path]:
-    """Return up to _MOST_PICTURES, evenly spread, the last among them."""
-    if len(pictures) <= _MOST_PICTURES:
-        return list(pictures)
-    step = (len(pictures) - 1) / (_MOST_PICTURES - 1)
-    return [pictures[round(place * step)] for place in range(_MOST_PICTURES)]
+def _validations(run: RunFiles) -> Table | None:
+    """Return the validations of the weights files, side by side."""
+    of_files = {"best single": run.best, "averaged": run.averaged, "shipped": run.shipped}
+    found = {name: one.get("validation") for name, one in of_files.items()}
+    found["shipped, on the whole fold"] = run.shipped.get("whole_fold")
+    rows = [
+        [Cell(name), *(number(_number(one.get(part)), 4) for part in _PARTS)]
+        for name, one in found.items()
+        if isinstance(one, Mapping)
+    ]
+    columns = [Column(title="weights", numeric=False), *(Column(title=part.replace("_", " ")) for part in _PARTS)]
+    return Table(id="training-validations", caption="Validations", columns=columns, rows=rows) if rows else None
 
 
-def _picture(path: Path) -> str:
-    """Return a PNG as a smaller WebP in a URL."""
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
-    picture.thumbnail((_PICTURE_WIDTH, 4 * _PICTURE_WIDTH))
-    content = io.BytesIO()
-    picture.save(content, "WEBP", quality=70)
-    return data_url(content.getvalue(), "image/webp")
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def _listed(entries: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name), value if isinstance(value, str) else json.dumps(value)) for name, value in entries.items()]
-
-
-def _float(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
