@@ -9,7 +9,7 @@ from PIL import Image
 
 from surface_kernel import machine
 from surface_kernel.volumes.names import is_volume
-from surface_score.cores import allowed_cores
+from surface_score.compiled import allowed_cores
 from surface_score.masks import (
     MaskError,
     MaskFile,

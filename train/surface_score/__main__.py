@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from surface_score.breakdown import worst_first
 from surface_score.cases import FilePair, score_pairs
-from surface_score.cores import allowed_cores
+from surface_score.compiled import allowed_cores
 from surface_score.leaderboard import CaseScore
 from surface_score.masks import MaskError, find_masks, pair_by_id, passed_over
 from surface_score.report import as_csv, as_json, as_tables, write_file

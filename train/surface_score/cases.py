@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from surface_score.breakdown import as_dict, as_text
-from surface_score.cores import allowed_cores
+from surface_score.compiled import allowed_cores
 from surface_score.explain import Explanation, explain
 from surface_score.leaderboard import CaseScore, Masks, masks_of, score_masks
 from surface_score.masks import MaskError, MaskFile, label_warnings, one_line, prediction_warnings, read

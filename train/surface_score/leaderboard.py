@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surface_score.betti import Octant, match_octants, topo_score, total
-from surface_score.cores import allowed_cores
+from surface_score.compiled import allowed_cores
 from surface_score.surface_dice import surface_dice
 from surface_score.voi import variation_of_information
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from surface_score.compiled import compiled
-from surface_score.cores import allowed_cores
+from surface_score.compiled import allowed_cores, compiled
 
 TOLERANCE_VOXELS = 2.0
 

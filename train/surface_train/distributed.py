@@ -16,6 +16,8 @@ from typing import NoReturn, TypeVar
 import torch
 from torch import distributed, nn
 
+from surface_kernel.interrupts import status_of
+
 _Item = TypeVar("_Item")
 log = logging.getLogger("surface_train")
 
@@ -90,12 +92,11 @@ def joined() -> Iterator[Group]:
 
 def _end(error: BaseException, rank: int) -> NoReturn:
     """End this process at once, as an error that nobody caught would."""
-    stopped = isinstance(error, KeyboardInterrupt)
-    if stopped or isinstance(error, ValueError | RuntimeError | OSError):
+    if isinstance(error, KeyboardInterrupt | ValueError | RuntimeError | OSError):
         log.error("error: process %d: %s", rank, " ".join(str(error).split()) or type(error).__name__)
     else:
         log.exception("process %d", rank)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(130 if stopped else 1)
+    os._exit(status_of(error) if isinstance(error, KeyboardInterrupt) else 1)

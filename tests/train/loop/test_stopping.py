@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,8 @@ import pytest
 from surface_kernel.interrupts import Stopped
 from surface_train.__main__ import main
 from surface_train.loop import epoch, step
+from surface_train.loop.budget import StopSignals
 from surface_train.loop.fit import fit
-from surface_train.loop.stopping import StopSignals
 from surface_train.records.run_folder import RunFolder
 from surface_train.settings import Validation
 
@@ -26,6 +26,14 @@ def small_networks(with_small_networks: Callable, monkeypatch: Any) -> None:
     with_small_networks(monkeypatch)
     monkeypatch.setattr(RunFolder, "picture", lambda *_: None)
     monkeypatch.setattr(RunFolder, "show", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_usual() -> Iterator[None]:
+    """Handle Ctrl-C as Python does, also where these tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def signalled(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int, number: int) -> list[int]:
@@ -91,3 +99,11 @@ def test_a_second_one_is_the_systems() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         assert stop.number == signal.SIGTERM
         assert {signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} == {signal.SIG_DFL}
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """As a shell starts what it puts in the background: Ctrl-C is for what is in front."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.number == 0

@@ -73,7 +73,7 @@ def fit(request: Request) -> Path:
         folder = parts.writer.folder
         with folder.held(resume=request.resume) if group.primary else nullcontext():
             try:
-                made = _train(parts, request, budget, laid)
+                made = _train(parts, request, budget=budget, laid=laid)
             except BaseException:
                 if group.primary and not request.resume and not parts.training.progress.step:
                     folder.discard()  # or what was mended would be refused for the files of a start that failed
@@ -83,7 +83,7 @@ def fit(request: Request) -> Path:
         return made
 
 
-def _train(parts: TrainingParts, request: Request, budget: Budget, laid: SchedulePlan | None) -> Path:
+def _train(parts: TrainingParts, request: Request, *, budget: Budget, laid: SchedulePlan | None) -> Path:
     training = parts.training
     try:
         with budget.stop:

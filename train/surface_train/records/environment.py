@@ -77,7 +77,7 @@ def commit() -> str | None:
 
 @cache  # each weights file names its commit: once is enough
 def _warn_of_git(said: str) -> None:
-    """Say why a clone's commit is not known: git refuses that of another user, as in many containers."""
+    """Warn that a clone's commit is not known, and why: git refuses that of another user, as in many containers."""
     if "not a git repository" not in said:
         log.warning("the weights will name no commit: %s", said)
 

@@ -104,6 +104,7 @@ class TrainingSettings:
         patches, network = self.patches, self.network
         left = math.prod(voxels // DIVISOR for voxels in patches.shape_zyx)
         normed = network.norm == "batch" and network.encoder not in ("vgg11", "vgg13", "vgg16", "vgg19")
+        normed = normed and not self.optimiser.sync_batchnorm  # which sees the patches of all processes
         expected = f"at least 2 of {patches.shape_zyx} voxels for BatchNorm, or larger patches"
         require(not normed or patches.batch * left > 1, "patches.batch", expected=expected, got=patches.batch)
 
