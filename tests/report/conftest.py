@@ -15,6 +15,14 @@ ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking",
 ARGUMENTS += ("--disable-sync", "--no-first-run", "--force-color-profile=srgb")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep what checks of cases find out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Chromium without a window; the tests that need it are skipped where there is none."""

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from surface_kernel.inference.settings import from_toml
 from surface_kernel.networks.architecture import Architecture
-from surface_kernel.postprocess.mask_settings import MaskSettings
+from surface_kernel.postprocess.mask_settings import COMPETITION_STEPS, MaskSettings
 from surface_kernel.postprocess.steps import DropSmallComponents, Threshold
 from surface_train import settings
 from surface_train.loss_weights import LossWeights
@@ -66,13 +67,20 @@ def test_every_shipped_file_reads(path: Path) -> None:
 
 def test_the_file_for_a_gpu_lists_every_entry_with_its_default() -> None:
     path = next(path for path in SHIPPED if path.stem == "unet_resnet18")
-    assert settings.read(path) == TrainingSettings()
+    assert replace(settings.read(path), mask=MaskSettings()) == TrainingSettings()
     written = set(re.findall(r"^(\w+) =", path.read_text(), re.MULTILINE))
     entries = asdict(TrainingSettings())
     del entries["mask"]  # whose entries stand at the file's top
-    mask = {"clear_unscanned", "step", "least_voxels", "connectivity"}
+    mask = {"clear_unscanned", "step", "rounds", "least_voxels", "connectivity"}
     tables = {name: value for name, value in entries.items() if isinstance(value, dict)}
     assert written == (set(entries) - set(tables)) | {name for table in tables.values() for name in table} | mask
+
+
+@pytest.mark.parametrize("name", ["unet_resnet18", "resenc"])
+def test_the_files_for_real_data_validate_what_a_bundle_submits(name: str) -> None:
+    path = next(path for path in SHIPPED if path.stem == name)
+    bundled = from_toml(SHIPPED[0].parents[2] / "package" / "settings" / "competition.toml", of_purpose=True)
+    assert settings.read(path).mask == bundled.mask == MaskSettings(steps=COMPETITION_STEPS)
 
 
 def test_a_preset_stands_under_the_numbers_of_the_file(tmp_path: Path) -> None:

@@ -42,9 +42,8 @@ def script(names: Iterable[str]) -> tuple[Markup, str]:
     Args:
         names: Files in surface_report/templates, in their order.
     """
-    texts = (
-        resources.files("surface_report").joinpath("templates", name).read_text(encoding="utf-8") for name in names
-    )
+    folder = resources.files("surface_report").joinpath("templates")
+    texts = (folder.joinpath(name).read_text(encoding="utf-8") for name in names)
     text = '\n"use strict";\n' + "\n".join(texts)
     digest = hashlib.sha256(text.encode()).digest()
     return Markup(text), f"sha256-{base64.b64encode(digest).decode()}"

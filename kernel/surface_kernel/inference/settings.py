@@ -16,11 +16,17 @@ from typing import Any, Self
 from surface_kernel.inference.views import UNTURNED, View, ViewError, parse_all
 from surface_kernel.message import shown
 from surface_kernel.postprocess import mask_settings
-from surface_kernel.postprocess.mask_settings import MaskSettings, MaskSettingsError, advice_on_older_entries
+from surface_kernel.postprocess.mask_settings import (
+    COMPETITION_STEPS,
+    MaskSettings,
+    MaskSettingsError,
+    advice_on_older_entries,
+)
 
 Stage = tuple[tuple[int, str], ...]
 FIRST: Stage = ((0, UNTURNED),)  # the shortest way to a mask
-ENTRIES = ("compiled", "stages", "views", *mask_settings.ENTRIES)
+ENTRIES = ("compiled", "purpose", "stages", "views", *mask_settings.ENTRIES)
+COMPETITION, SEGMENTATION = PURPOSES = ("competition", "segmentation")
 log = logging.getLogger("surface_kernel")
 
 
@@ -39,11 +45,15 @@ class Settings:
     """How a mask is made of the logits. Files write its entries beside these."""
     compiled: bool = False
     """Run the networks through torch.compile, which takes a minute or more a process, once for every shape."""
+    purpose: str = COMPETITION
+    """One of PURPOSES: which steps a bundle is built with where its file names none. Nothing else depends on it."""
     staged: tuple[Stage, ...] | None = None
     """Instead of views, what is computed in which order: stages of (member, view), the first one FIRST. Files call it
     `stages` and write a pair as "MEMBER VIEW": stages = [["0 none"], ["1 none"], ["0 x", "1 x"]]."""
 
     def __post_init__(self) -> None:
+        if self.purpose not in PURPOSES:
+            raise SettingsError(f"purpose: expected {' or '.join(PURPOSES)}, got {shown(self.purpose)}")
         if not self.views or self.views[0] != UNTURNED:
             raise SettingsError(f'views: expected a list that begins with "{UNTURNED}", got {list(self.views)}')
         try:
@@ -90,8 +100,17 @@ class Settings:
         return [tuple(stage) for stage in plain + turned if stage]
 
     @classmethod
-    def from_mapping(cls, entries: Mapping[str, Any], source: str) -> Self:
-        """Check names and types of `entries`, which came from `source`. Raises SettingsError."""
+    def from_mapping(cls, entries: Mapping[str, Any], source: str, *, of_purpose: bool = False) -> Self:
+        """Check names and types of settings.
+
+        Args:
+            entries: as files write them.
+            source: where they came from, for errors.
+            of_purpose: take the steps of the entries' purpose where they name none; else those of older files.
+
+        Raises:
+            SettingsError: for what cannot be meant.
+        """
         if unknown := sorted(set(entries) - set(ENTRIES)):
             names = ", ".join(map(shown, unknown))
             raise SettingsError(f"{source}: unknown entry {names}; expected only {', '.join(ENTRIES)}")
@@ -100,11 +119,14 @@ class Settings:
             raise SettingsError(f"{source}: views: expected a list of words, got {shown(views)}")
         if not isinstance(compiled, bool):
             raise SettingsError(f"{source}: compiled: expected true or false, got {shown(compiled)}")
+        purpose = entries.get("purpose", COMPETITION)
+        usual = COMPETITION_STEPS if of_purpose and purpose == COMPETITION else None
         try:
             return cls(
                 views=tuple(views),
-                mask=MaskSettings.from_entries(entries),
+                mask=MaskSettings.from_entries(entries, usual=usual),
                 compiled=compiled,
+                purpose=purpose,
                 staged=_parse_stages(entries.get("stages")),
             )
         except (SettingsError, MaskSettingsError) as error:
@@ -116,17 +138,18 @@ class Settings:
             "views": list(self.views),
             "stages": None if self.staged is None else _words(self.staged),
             "compiled": self.compiled,
+            "purpose": self.purpose,
             **self.mask.to_entries(),
         }
 
 
-def from_toml(path: Path) -> Settings:
-    """Read settings that a person wrote. Raises SettingsError."""
+def from_toml(path: Path, *, of_purpose: bool = False) -> Settings:
+    """Read settings that a person wrote; `of_purpose` as `from_mapping` has it. Raises SettingsError."""
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: expected a settings file in TOML, which this is not: {error}") from error
-    settings = Settings.from_mapping(entries, str(path))
+    settings = Settings.from_mapping(entries, str(path), of_purpose=of_purpose)
     if advice := advice_on_older_entries(entries):
         log.warning("%s: %s", path, advice)
     return settings

@@ -5,17 +5,23 @@ masks here: a mask is chosen as it will be submitted. The engine applies the thr
 that no field is kept; what follows, `finish_mask`, is the same code.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
+from surface_kernel.message import one_line
 from surface_kernel.postprocess.drop_small_components import drop_small_components
+from surface_kernel.postprocess.majority import majority
 from surface_kernel.postprocess.mask_settings import MaskSettings, MaskSettingsError
-from surface_kernel.postprocess.steps import DropSmallComponents
+from surface_kernel.postprocess.slit import slit
+from surface_kernel.postprocess.steps import DropSmallComponents, Majority, Slit, Step
 from surface_kernel.probability import above
 from surface_kernel.volumes.scanned import clear_unscanned
 
 Mask = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
+OnFailure = Callable[[str], object]
 
 
 def make_mask(field: Field, scanned: Mask | None, settings: MaskSettings) -> Mask:
@@ -39,19 +45,22 @@ def make_mask(field: Field, scanned: Mask | None, settings: MaskSettings) -> Mas
     return mask
 
 
-def finish_mask(mask: Mask, scanned: Mask | None, settings: MaskSettings) -> float:
+def finish_mask(
+    mask: Mask, scanned: Mask | None, settings: MaskSettings, *, on_failure: OnFailure | None = None
+) -> float:
     """Run what follows the threshold, in place.
 
     Args:
         mask: uint8 {0, 1} (z, y, x), an array or a memory map: where the field is above the threshold.
         scanned: `volumes.scanned.scanned_bits` of the volume; None where there is no CT.
         settings: the chain.
+        on_failure: as `run_mask_steps` has it.
 
     Returns:
         The share of the mask's voxels that were not scanned and are gone.
     """
     share = clear(mask, scanned, settings)
-    run_mask_steps(mask, settings)
+    run_mask_steps(mask, scanned, settings, on_failure=on_failure)
     return share
 
 
@@ -63,8 +72,40 @@ def clear(mask: Mask, scanned: Mask | None, settings: MaskSettings) -> float:
     return gone / before if before else 0.0
 
 
-def run_mask_steps(mask: Mask, settings: MaskSettings) -> None:
-    """Run the steps that read a mask, in place. None of them adds a voxel, so what was cleared stays clear."""
+def run_mask_steps(
+    mask: Mask, scanned: Mask | None, settings: MaskSettings, *, on_failure: OnFailure | None = None
+) -> None:
+    """Run the steps that read a mask, in place; what a step sets where nothing was scanned is cleared after it.
+
+    Args:
+        mask: uint8 {0, 1} (z, y, x), an array or a memory map, its unscanned voxels cleared.
+        scanned: as `finish_mask` has it.
+        settings: the chain.
+        on_failure: where a step fails, the mask before it is put back, this is called with the step's name and error,
+            and the next step runs; None: what the step raises is raised.
+    """
     for step in settings.steps:
-        if isinstance(step, DropSmallComponents):
+        if step.reads == "field":
+            continue
+        before = np.packbits(mask, axis=-1) if on_failure else None  # an eighth: a copy of a large map would not fit
+        try:
+            run_mask_step(mask, step)
+        except Exception as error:  # whatever it is: a mask without one of its steps is better than none
+            if on_failure is None or before is None:
+                raise
+            for plane, bits in zip(mask, before, strict=True):
+                plane[:] = np.unpackbits(bits, axis=-1, count=plane.shape[-1])
+            on_failure(f"{step.name} failed, the mask before it was kept: {one_line(error)}")
+        if step.adds:
+            clear(mask, scanned, settings)
+
+
+def run_mask_step(mask: Mask, step: Step) -> None:
+    """Run one step that reads a mask, in place."""
+    match step:
+        case DropSmallComponents():
             drop_small_components(mask, step.least_voxels, step.connectivity)
+        case Majority():
+            majority(mask, step.rounds)
+        case Slit():
+            slit(mask)

@@ -10,6 +10,8 @@ from typing import Any, Self
 from surface_kernel.message import shown
 from surface_kernel.postprocess.steps import (
     DropSmallComponents,
+    Majority,
+    Slit,
     Step,
     StepError,
     Threshold,
@@ -19,6 +21,14 @@ from surface_kernel.postprocess.steps import (
 
 ENTRIES = ("postprocess", "clear_unscanned", "threshold", "dust_voxels")
 USUAL_LEAST_VOXELS = 1000
+COMPETITION_STEPS: tuple[Step, ...] = (
+    Threshold(),
+    Majority(rounds=6),
+    DropSmallComponents(least_voxels=5000, connectivity=6),
+    Slit(),
+)
+"""What a bundle for the competition is built with where its settings name no step: docs/postprocess.md. Its last step
+is made for the metric, so nothing else takes it unless it is named."""
 _OLDER = ("threshold", "dust_voxels")  # how settings said it before there were steps
 
 
@@ -47,14 +57,24 @@ class MaskSettings:
                 raise MaskSettingsError(f"postprocess: {step.name} reads a mask; expected it after the threshold")
 
     @classmethod
-    def from_entries(cls, entries: Mapping[str, Any]) -> Self:
-        """Read the entries ENTRIES of a settings file, those that are there. Raises MaskSettingsError."""
+    def from_entries(cls, entries: Mapping[str, Any], *, usual: tuple[Step, ...] | None = None) -> Self:
+        """Read the entries ENTRIES of a settings file, those that are there.
+
+        Args:
+            entries: others are passed over.
+            usual: the steps where the entries name none; None: those of older files.
+
+        Raises:
+            MaskSettingsError: for what cannot be meant.
+        """
         rule = entries.get("clear_unscanned", True)
         if not isinstance(rule, bool):
             raise MaskSettingsError(f"clear_unscanned: expected true or false, got {shown(rule)}")
         older = [name for name in _OLDER if entries.get(name) is not None]
         tables = entries.get("postprocess")
         try:
+            if tables is None and not older and usual is not None:
+                return cls(steps=usual, clear_unscanned=rule)
             if tables is None:
                 return cls(steps=_older_steps(entries), clear_unscanned=rule)
             if older:

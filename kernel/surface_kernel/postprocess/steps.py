@@ -1,7 +1,8 @@
 """The steps of post-processing as settings: what a `[[postprocess]]` table may say.
 
-A step states what it reads, the field of logits or a mask, and its reach: how many voxels far a voxel's answer depends
-on others (None: any distance), which is what a block of a scroll needs around it.
+A step states what it reads, the field of logits or a mask, whether it may set voxels that were background, and its
+reach: how many voxels far a voxel's answer depends on others (None: any distance), which is what a block of a scroll
+needs around it.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,9 @@ from typing import Any, ClassVar, Literal, get_args
 from surface_kernel.message import shown
 
 Connectivity = Literal[6, 26]
+Reads = Literal["field", "mask"]
 MOST_VOXELS = 1 << 40  # more than any volume has
+MOST_ROUNDS = 100
 
 
 class StepError(ValueError):
@@ -23,7 +26,8 @@ class Threshold:
     """Surface is where the probability is above the threshold."""
 
     name: ClassVar = "threshold"
-    reads: ClassVar[Literal["field", "mask"]] = "field"
+    reads: ClassVar[Reads] = "field"
+    adds: ClassVar = False
     reach_voxels: ClassVar[int | None] = 0
 
     threshold: float | None = None
@@ -40,7 +44,8 @@ class DropSmallComponents:
     """Connected components of fewer voxels are dropped."""
 
     name: ClassVar = "drop_small_components"
-    reads: ClassVar[Literal["field", "mask"]] = "mask"
+    reads: ClassVar[Reads] = "mask"
+    adds: ClassVar = False
     reach_voxels: ClassVar[int | None] = None
 
     least_voxels: int
@@ -56,8 +61,39 @@ class DropSmallComponents:
             raise StepError(f"connectivity: expected 6 or 26, got {shown(self.connectivity)}")
 
 
-Step = Threshold | DropSmallComponents
-STEPS: Mapping[str, type[Step]] = {step.name: step for step in (Threshold, DropSmallComponents)}
+@dataclass(frozen=True, kw_only=True)
+class Majority:
+    """Every voxel becomes what most of the 27 voxels around it and itself are."""
+
+    name: ClassVar = "majority"
+    reads: ClassVar[Reads] = "mask"
+    adds: ClassVar = True
+
+    rounds: int
+    """How often; it ends as soon as nothing changes."""
+
+    def __post_init__(self) -> None:
+        if not _is_whole(self.rounds) or not 1 <= self.rounds <= MOST_ROUNDS:
+            raise StepError(f"rounds: expected a whole number from 1 to {MOST_ROUNDS}, got {shown(self.rounds)}")
+
+    @property
+    def reach_voxels(self) -> int | None:
+        """A voxel for each round."""
+        return self.rounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slit:
+    """Every tunnel is cut and every cavity opened, octant by octant: for the competition's metric only."""
+
+    name: ClassVar = "slit"
+    reads: ClassVar[Reads] = "mask"
+    adds: ClassVar = False
+    reach_voxels: ClassVar[int | None] = None
+
+
+Step = Threshold | DropSmallComponents | Majority | Slit
+STEPS: Mapping[str, type[Step]] = {step.name: step for step in (Threshold, DropSmallComponents, Majority, Slit)}
 
 
 def step_from_table(table: Any) -> Step:
@@ -69,7 +105,8 @@ def step_from_table(table: Any) -> Step:
     entries = {name: value for name, value in table.items() if name != "step"}
     known = [field.name for field in fields(kind)]
     if unknown := sorted(set(entries) - set(known)):
-        raise StepError(f"{kind.name}: unknown entry {', '.join(map(shown, unknown))}; it has {', '.join(known)}")
+        has = ", ".join(known) or "none"
+        raise StepError(f"{kind.name}: unknown entry {', '.join(map(shown, unknown))}; it has {has}")
     needed = [] if kind is Threshold else known
     if missing := [name for name in needed if name not in entries]:
         raise StepError(f"{kind.name}: expected the entry {', '.join(missing)}, which has no default")

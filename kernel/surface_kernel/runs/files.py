@@ -172,20 +172,21 @@ class FilesRun(UnitHandler[FileResult]):
             if done.error:
                 error = done.error if str(unit.path) in done.error else f"{unit.path}: {done.error}"
                 return FileResult(line=f"error: {error}", saved=False)
-            content = self._save_mask(unit, raw) if unit.mask else self._save_logits(unit, raw)
+            failures: list[str] = []
+            content = self._save_mask(unit, raw, failures) if unit.mask else self._save_logits(unit, raw)
         finally:
             for path in filter(None, (raw, unit.scanned)):
                 path.unlink(missing_ok=True)
-        incidents = "".join(f"; {incident}" for incident in done.incidents)
+        incidents = "".join(f"; {incident}" for incident in (*done.incidents, *failures))
         return FileResult(line=f"{unit.case}  {done.seconds:.1f} s  {content}{incidents}", saved=True)
 
-    def _save_mask(self, unit: Unit, raw: Path) -> str:
+    def _save_mask(self, unit: Unit, raw: Path, failures: list[str]) -> str:
         import numpy as np
 
         from surface_kernel.postprocess.mask import finish_mask
 
         mask = np.memmap(raw, np.uint8, "r+", shape=unit.shape_zyx)
-        unscanned = finish_mask(mask, _bits(unit), self._mask)
+        unscanned = finish_mask(mask, _bits(unit), self._mask, on_failure=failures.append)
         write_mask(self._out / f"{unit.case}.tif", mask)
         removed = f", unscanned {unscanned:.2%} removed" if unscanned else ""
         return f"foreground {_mean(mask):.2%}{removed}"

@@ -154,18 +154,14 @@ class SubmissionRun(UnitHandler[str]):
             return volume.report(self.plan.stages, volume.closed).line()
         import numpy as np
 
-        from surface_kernel.postprocess.mask import clear, run_mask_steps
+        from surface_kernel.postprocess.mask import finish_mask
         from surface_kernel.volumes.scanned import bits_shape
 
         assert unit.mask is not None  # a planned unit has one
         began_s = self._clock.elapsed_s
         mask = np.fromfile(unit.mask, np.uint8).reshape(unit.shape_zyx)
         bits = np.fromfile(unit.scanned, np.uint8).reshape(bits_shape(unit.shape_zyx)) if unit.scanned else None
-        unscanned = clear(mask, bits, self._mask)
-        try:
-            run_mask_steps(mask, self._mask)
-        except MemoryError:
-            volume.notes.append("its small components were kept: not enough memory")
+        unscanned = finish_mask(mask, bits, self._mask, on_failure=volume.notes.append)
         tiff = mask_bytes(mask)
         kept = KeptMask(
             stage=unit.stage,

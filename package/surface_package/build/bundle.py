@@ -35,7 +35,8 @@ class BundleRequest:
     weights: Sequence[Path]
     """The members in order: weights files, or run folders."""
     settings: Path | None = None
-    """A TOML file with views or stages and post-processing; the kernel's defaults without one."""
+    """A TOML file with views or stages and post-processing. Without one, or where it names no step, the bundle has the
+    steps of the competition (`purpose = "segmentation"` in the file: the kernel's default)."""
     out: Path
     """The folder to make; a bundle there is replaced."""
     wheels: Path | None = None
@@ -123,8 +124,8 @@ def _check(asked: BundleRequest) -> _Checked:
 def _settings(path: Path | None, members: int) -> Settings:
     """Read a settings file that fits so many members, without secrets."""
     if path is None:
-        return Settings()
-    settings = kernel_settings.from_toml(path)
+        return Settings.from_mapping({}, "the default settings", of_purpose=True)
+    settings = kernel_settings.from_toml(path, of_purpose=True)
     try:
         settings.stages(members)
     except kernel_settings.SettingsError as error:

@@ -91,7 +91,7 @@ def test_what_is_not_said_is_the_default(tmp_path):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("tresh = 0.5", "unknown entry 'tresh'; expected only compiled, stages, views, postprocess, clear_un"),
+        ("tresh = 0.5", "unknown entry 'tresh'; expected only compiled, purpose, stages, views, postprocess, clear_un"),
         ('views = "none"', "views: expected a list of words, got 'none'"),
         ("views = [1]", r"views: expected a list of words, got \[1\]"),
         ("views = []", r'expected a list that begins with "none", got \[\]'),
@@ -102,6 +102,8 @@ def test_what_is_not_said_is_the_default(tmp_path):
         ('views = ["none", "xy", "yx"]', 'expected every view once, got "yx", which is the same as "xy"'),
         ('views = ["none", "none"]', 'expected every view once, got "none"'),
         ("compiled = 1", "compiled: expected true or false, got 1"),
+        ('purpose = "fun"', "purpose: expected competition or segmentation, got 'fun'"),
+        ("purpose = [1]", r"purpose: expected competition or segmentation, got \[1\]"),
         ('threshold = "0.5"', "threshold: expected a probability between 0 and 1, got '0.5'"),
         ("threshold = true", "threshold: expected a probability between 0 and 1, got True"),
         ("threshold = 0", "threshold: expected a probability between 0 and 1, got 0"),

@@ -6,9 +6,19 @@ from hypothesis.extra.numpy import arrays
 from masks import mask_settings
 from scipy import ndimage
 
-from surface_kernel.postprocess.mask import clear, finish_mask, make_mask
+from surface_kernel.postprocess import mask as postprocess_mask
+from surface_kernel.postprocess.majority import majority
+from surface_kernel.postprocess.mask import clear, finish_mask, make_mask, run_mask_steps
 from surface_kernel.postprocess.mask_settings import MaskSettings, MaskSettingsError
-from surface_kernel.postprocess.steps import STEPS, DropSmallComponents, StepError, Threshold, step_from_table
+from surface_kernel.postprocess.steps import (
+    STEPS,
+    DropSmallComponents,
+    Majority,
+    Slit,
+    StepError,
+    Threshold,
+    step_from_table,
+)
 from surface_kernel.probability import above, probabilities
 from surface_kernel.volumes.scanned import scanned_bits, unpacked
 
@@ -87,10 +97,56 @@ def test_chains_are_compared_without_their_thresholds():
 
 
 def test_every_step_says_what_it_reads_and_how_far():
-    assert {name: (step.reads, step.reach_voxels) for name, step in STEPS.items()} == {
-        "threshold": ("field", 0),
-        "drop_small_components": ("mask", None),
+    made = [Threshold(), DropSmallComponents(least_voxels=1, connectivity=6), Majority(rounds=6), Slit()]
+    assert {step.name: (step.reads, step.adds, step.reach_voxels) for step in made} == {
+        "threshold": ("field", False, 0),
+        "drop_small_components": ("mask", False, None),
+        "majority": ("mask", True, 6),
+        "slit": ("mask", False, None),
     }
+    assert {step.name: type(step) for step in made} == STEPS
+
+
+def test_what_a_step_adds_where_nothing_was_scanned_is_cleared_after_it():
+    """A vote fills the edges of the box that was not scanned: 15 of 27 voxels around them are set."""
+    volume, field = np.full((12, 12, 12), 9, np.uint8), np.full((12, 12, 12), 3, np.float32)
+    volume[3:8, 3:8, 3:8] = 0
+    chain = MaskSettings(steps=(Threshold(threshold=0.5), Majority(rounds=1)))
+    expected = (volume > 0).astype(np.uint8)
+    voted = expected.copy()
+    majority(voted, 1)
+    assert voted.sum() == expected.sum() + 8 + 12 * 3
+    np.testing.assert_array_equal(make_mask(field, scanned_bits(volume), chain), expected)
+    off = MaskSettings(steps=chain.steps, clear_unscanned=False)
+    assert make_mask(field, scanned_bits(volume), off).all()
+
+
+def test_steps_run_in_order():
+    """A vote closes the tunnel, and slit finds nothing to cut; the cut that slit makes is more than a vote mends."""
+    field = np.full((12, 24, 24), -3, np.float32)
+    field[1:4, 1:9, 1:9] = 3
+    field[:, 4, 4] = -3
+    closed, cut = ((Majority(rounds=1), Slit()), (Slit(), Majority(rounds=1)))
+    made = [make_mask(field, None, MaskSettings(steps=(Threshold(threshold=0.5), *steps))) for steps in (closed, cut)]
+    assert made[0][1:4, 2:8, 2:8].all()
+    assert not made[1][1:4, 2:8, 2:8].all()
+
+
+def test_a_step_that_fails_is_left_out_by_name_or_raises(monkeypatch):
+    mask = np.random.default_rng(0).integers(0, 2, (5, 6, 7), np.uint8)
+    before, said = mask.copy(), []
+
+    def fails(mask):
+        mask[:] = 0
+        raise RuntimeError("no\nmore")
+
+    monkeypatch.setattr(postprocess_mask, "slit", fails)
+    chain = MaskSettings(steps=(Threshold(), Slit()))
+    run_mask_steps(mask, None, chain, on_failure=said.append)
+    np.testing.assert_array_equal(mask, before)
+    assert said == ["slit failed, the mask before it was kept: RuntimeError: no more"]
+    with pytest.raises(RuntimeError, match="no"):
+        run_mask_steps(mask, None, chain)
 
 
 def test_tables_come_back():
@@ -137,6 +193,19 @@ DROP = {"step": "drop_small_components", "least_voxels": 7, "connectivity": 6}
             {"postprocess": [{"step": "threshold"}, DROP | {"least_voxels": True}]},
             r"least_voxels: expected a whole number of voxels from 0 to 2\*\*40, got True",
         ),
+        (
+            {"postprocess": [{"step": "threshold"}, {"step": "slit", "deep": 1}]},
+            "slit: unknown entry 'deep'; it has none",
+        ),
+        (
+            {"postprocess": [{"step": "slit"}, {"step": "threshold"}]},
+            "slit reads a mask; expected it after the threshold",
+        ),
+        (
+            {"postprocess": [{"step": "threshold"}, {"step": "majority", "rounds": 0}]},
+            "step 2: majority: rounds: expected a whole number from 1 to 100, got 0",
+        ),
+        ({"postprocess": [{"step": "threshold"}, {"step": "majority"}]}, "majority: expected the entry rounds"),
         ({"clear_unscanned": 1}, "clear_unscanned: expected true or false, got 1"),
     ],
 )

@@ -149,18 +149,20 @@ def test_before_networks_run_a_report_names_no_device(start):
     assert start().run.report().how == {"trials": []}
 
 
-def test_small_components_are_dropped_or_kept_where_memory_is_short(start, monkeypatch):
+def test_a_step_that_fails_leaves_the_mask_before_it_and_is_named(start, monkeypatch):
     scene = start(least_voxels=10**6)
     scene.run.finish(predict(scene, 0))
     assert not written(scene).any()
 
-    def out_of_memory(mask, settings):
-        raise MemoryError
+    def fails_half_way(mask, least_voxels, connectivity):
+        mask[:] = 1 - mask
+        raise MemoryError("no room for labels")
 
-    monkeypatch.setattr(postprocess_mask, "run_mask_steps", out_of_memory)
+    monkeypatch.setattr(postprocess_mask, "drop_small_components", fails_half_way)
     scene.run.finish(predict(scene, 1))
     np.testing.assert_array_equal(written(scene), mask_of(1))
-    assert scene.run.plan.reports()[0].notes == ("its small components were kept: not enough memory",)
+    note = "drop_small_components failed, the mask before it was kept: MemoryError: no room for labels"
+    assert scene.run.plan.reports()[0].notes == (note,)
 
 
 def test_the_share_that_was_not_scanned_is_in_the_report_and_outlives_a_start(start):

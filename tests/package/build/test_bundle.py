@@ -14,11 +14,12 @@ from package.fake_bundle import make_bundle
 from scenes import ROOT, noise
 
 from surface_kernel import __version__
-from surface_kernel.inference.settings import SettingsError
+from surface_kernel.inference.settings import SettingsError, from_json
 from surface_kernel.networks.architecture import LIBRARIES, Architecture
 from surface_kernel.networks.network import build as build_network
 from surface_kernel.networks.weights import Metadata, WeightsError, save
-from surface_kernel.postprocess.mask_settings import MaskSettings
+from surface_kernel.postprocess.mask_settings import COMPETITION_STEPS, MaskSettings
+from surface_kernel.postprocess.steps import Threshold
 from surface_kernel.runs.mounts import read_bundle
 from surface_kernel.volumes.header import VolumeError
 from surface_kernel.volumes.image_files import write_lzw
@@ -77,6 +78,9 @@ def write_weights(path: Path, value: float, architecture: Architecture | None = 
     return path
 
 
+COMPETITION = MaskSettings(steps=COMPETITION_STEPS)
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -84,12 +88,16 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("trained", "bundled", "warns"),
     [
-        (MaskSettings(), "", False),
-        (MaskSettings(), 'views = ["none", "x"]', False),
-        (MaskSettings(), "dust_voxels = 7", True),
-        (MaskSettings(), "clear_unscanned = false", True),
-        (MaskSettings(), "dust_voxels = 7\nthreshold = 0.4", False),  # the weights' own is not used
-        (MaskSettings().with_threshold(0.3), "", False),
+        (COMPETITION, "", False),
+        (COMPETITION, 'views = ["none", "x"]', False),
+        (COMPETITION, 'purpose = "segmentation"', True),
+        (COMPETITION, "dust_voxels = 7", True),
+        (COMPETITION, "clear_unscanned = false", True),
+        (COMPETITION, "dust_voxels = 7\nthreshold = 0.4", False),  # the weights' own is not used
+        (COMPETITION.with_threshold(0.3), "", False),
+        (MaskSettings(), "", True),
+        (MaskSettings(), 'purpose = "segmentation"', False),
+        (MaskSettings(), "dust_voxels = 1000", False),
         (None, "", True),  # weights of before
     ],
 )
@@ -107,6 +115,26 @@ def test_a_threshold_that_was_chosen_on_other_masks_is_warned_of(
     warnings = [line for line in caplog.messages if line.startswith("warning: ")]
     assert len(warnings) == warns
     assert all("the threshold 0.5 was chosen with another post-processing" in line for line in warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        (None, COMPETITION_STEPS),
+        ("", COMPETITION_STEPS),
+        ('purpose = "competition"\nclear_unscanned = false', COMPETITION_STEPS),
+        ('purpose = "segmentation"', MaskSettings().steps),
+        ("threshold = 0.5", MaskSettings().with_threshold(0.5).steps),  # the older form means what it meant
+        ('postprocess = [{step = "threshold"}]', (Threshold(),)),
+    ],
+)
+def test_steps_that_nobody_named_are_those_of_the_purpose(
+    tmp_path: Path, cache: Path, text: str | None, steps: tuple[object, ...]
+) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text(text or "")
+    out = build([write_weights(tmp_path / "w", 1)], None if text is None else path, tmp_path / "bundle", cache)
+    assert from_json((out / "settings.json").read_bytes(), "settings.json").mask.steps == steps
 
 
 def test_a_bundle_holds_what_kaggle_lacks_and_is_whole(tmp_path: Path, cache: Path) -> None:
@@ -131,6 +159,7 @@ def test_a_bundle_holds_what_kaggle_lacks_and_is_whole(tmp_path: Path, cache: Pa
         "views": ["none", "x"],
         "stages": None,
         "compiled": False,
+        "purpose": "competition",
         "clear_unscanned": True,
         "postprocess": [
             {"step": "threshold"},
@@ -427,7 +456,7 @@ def run_build(clone: Path, folder: Path, *words: object, umask: int = -1, **vari
 
 
 def test_the_command_tells_what_was_made(tmp_path: Path, clone: Path, cache: Path) -> None:
-    weights = write_weights(tmp_path / "w", 1, mask=MaskSettings().to_entries())
+    weights = write_weights(tmp_path / "w", 1, mask=COMPETITION.to_entries())
     first = run_build(clone, tmp_path, "--weights", weights, "--wheels", cache)
     made = manifest.read(tmp_path / "bundle")["files"]
     assert [line.split() for line in first[: len(made)]] == [

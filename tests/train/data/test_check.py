@@ -70,6 +70,27 @@ def test_every_kind_of_fault_is_named_with_its_case_and_file(data: Path) -> None
     assert check.refusal(found[:1]) == ""
 
 
+def test_a_labelled_shell_and_no_surface_are_remarks(
+    tmp_path: Path, write_case: Callable, write_table: Callable
+) -> None:
+    """By hand: of 10 × 9 × 8 voxels, 4 × 3 × 2 lie within the shell of 3."""
+    sound = filled(2, (10, 9, 8))
+    sound[3:-3, 3:-3, 3:-3] = 1
+    labelled, empty = sound.copy(), filled(2, (10, 9, 8))
+    labelled[0, 0, 0] = labelled[5, 5, 2] = 0
+    for name, label in (("1", sound), ("2", labelled), ("3", empty)):
+        write_case(tmp_path, name, "7", filled(9, (10, 9, 8)), label)
+    write_table(tmp_path, [(name, "7") for name in "123"])
+    found = check.check(listed(tmp_path))
+    assert [case.labelled_shell for case in found] == [0, 2 / (720 - 24), 0]
+    assert found[0].remarks == ()
+    assert found[1].remarks == ("0.29% of the shell of 3 voxels is labelled, expected 2 only",)
+    assert found[2].remarks == ("no label 1",)
+    assert check.check(listed(tmp_path)) == found
+    assert check.refusal(found) == ""
+    assert "labelled within 3 voxels of a side: 2" in check.described(found, listed(tmp_path))
+
+
 def test_what_did_not_change_is_not_read_again(data: Path, monkeypatch: Any) -> None:
     sound = [listed(data)[0]]
     first, read, opened = check.check(sound), list[Path](), volume.open_volume
@@ -81,7 +102,7 @@ def test_what_did_not_change_is_not_read_again(data: Path, monkeypatch: Any) -> 
     assert [case.fault for case in check.check(sound)] == ["values"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": "surface-check/1", "cases": {"x": 1}}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": "surface-check/2", "cases": {"x": 1}}'])
 def test_a_broken_cache_is_as_none(data: Path, cache: Path, content: bytes) -> None:
     sound = [listed(data)[0]]
     first = check.check(sound)

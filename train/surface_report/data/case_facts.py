@@ -1,31 +1,13 @@
 """What a case of a data folder is, and what is wrong with it."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from surface_kernel.volumes import volume
-from surface_kernel.volumes.header import VolumeError
-
-LABELS = 3
-SIGNATURE_CELLS = 12  # on each axis
-BINS = 64  # of the histogram of greys
-_LISTED = 5
-
-Grey = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseInFolder:
-    """A case that a data folder has files of, or a row."""
-
-    id: str
-    scroll: str
-    """Empty where the table has no row."""
-    image: Path | None
-    label: Path | None
+from surface_report.data.folder import CaseInFolder
+from surface_report.data.image_facts import ImageFacts
+from surface_train.data import check
+from surface_train.data.cases import Case
+from surface_train.data.check import CheckedCase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,81 +19,56 @@ class CaseFacts:
     shape_zyx: tuple[int, ...] | None
     shares: tuple[float, ...] | None
     """Of the labels 0, 1 and 2, of all voxels."""
-    greys: npt.NDArray[np.int64] | None
-    """How many voxels have each of BINS ranges of grey; voxels of 0, a scan's margin, are left out."""
-    signature: npt.NDArray[np.float32] | None
-    """The image made very small, mean 0 and length 1: near-duplicates have nearly the same."""
+    image: ImageFacts | None
     faults: tuple[str, ...]
 
 
-def case_facts(case: CaseInFolder) -> CaseFacts:
-    """Return the facts of a case; a file that cannot be read is one of its faults."""
-    faults = []
-    if not case.scroll:
-        faults.append("files without a row in train.csv")
-    arrays: dict[str, Grey | None] = {}
-    for kind, path in (("image", case.image), ("label", case.label)):
-        arrays[kind] = None
-        if path is None:
-            faults.append(f"no {kind}")
-            continue
-        try:
-            arrays[kind] = volume.read(path)
-        except (VolumeError, OSError) as error:
-            faults.append(f"{kind} cannot be read: {error}")
-    image, label = arrays["image"], arrays["label"]
-    if image is not None and label is not None and image.shape != label.shape:
-        faults.append(f"image of {image.shape}, label of {label.shape}")
-    shares = None
-    if label is not None:
-        counts = np.bincount(label.reshape(-1), minlength=256)
-        shares = tuple(float(count) / label.size for count in counts[:LABELS])
-        faults += label_faults(label, counts)
-    shape = next((array.shape for array in (image, label) if array is not None), None)
+def checked_by_id(cases: Iterable[CaseInFolder]) -> dict[str, CheckedCase]:
+    """Return the check that a training makes before its first step, of each case that has image and label."""
+    complete = [
+        Case(name=one.id, scroll=one.scroll, image=one.image, label=one.label)
+        for one in cases
+        if one.image is not None and one.label is not None
+    ]
+    return {one.name: one for one in check.check(complete)}
+
+
+def case_facts(case: CaseInFolder, checked: CheckedCase | None, image: ImageFacts | str | None) -> CaseFacts:
+    """Return the facts of a case.
+
+    Args:
+        case: The case.
+        checked: Its check; None where it has not both files.
+        image: The facts of its image, or why there are none; None without image.
+    """
+    known = image if isinstance(image, ImageFacts) else None
     return CaseFacts(
         id=case.id,
         scroll=case.scroll,
-        shape_zyx=shape,
-        shares=shares,
-        greys=None if image is None else _greys(image),
-        signature=None if image is None else signature(image),
-        faults=tuple(faults),
+        shape_zyx=known.shape_zyx if known else checked.shape_zyx if checked else None,
+        shares=_shares(checked),
+        image=known,
+        faults=(*case.faults, *_faults(case, checked, image)),
     )
 
 
-def label_faults(label: Grey, counts: npt.NDArray[np.int64]) -> list[str]:
-    """Return what is wrong with a label.
-
-    Args:
-        label: uint8 (z, y, x).
-        counts: How many voxels have each value.
-    """
-    faults = []
-    if not counts[1]:
-        faults.append("no label 1")
-    others = [str(value) for value in range(LABELS, len(counts)) if counts[value]]
-    if others:
-        faults.append(f"labels beyond 0 to 2: {', '.join(others[:_LISTED])}{', …' * (len(others) > _LISTED)}")
-    faces = [np.take(label, index, axis) for axis in range(label.ndim) for index in (0, -1)]
-    wrong = sum(int(np.count_nonzero(face != 2)) for face in faces)
-    if wrong:
-        faults.append(f"a shell that is not 2: {wrong / sum(face.size for face in faces):.2%} of it")
-    return faults
+def _shares(checked: CheckedCase | None) -> tuple[float, ...] | None:
+    voxels = sum(checked.counts) if checked else 0
+    return tuple(count / voxels for count in checked.counts[:3]) if checked and voxels else None
 
 
-def signature(image: Grey) -> npt.NDArray[np.float32]:
-    """Return an image as a few samples of blocks, float32, mean 0 and length 1; zeros where it is all the same."""
-    steps = [np.linspace(0, length - 1, SIGNATURE_CELLS * 2).astype(int) for length in image.shape]
-    samples = image[np.ix_(*steps)].astype(np.float32)
-    small = samples.reshape([part for _ in range(3) for part in (SIGNATURE_CELLS, 2)]).mean(axis=(1, 3, 5))
-    flat = (small - small.mean()).reshape(-1)
-    length = float(np.linalg.norm(flat))
-    made: npt.NDArray[np.float32] = flat / length if length else flat
-    return made
+def _faults(case: CaseInFolder, checked: CheckedCase | None, image: ImageFacts | str | None) -> Sequence[str]:
+    said = [] if checked is None else [checked.message, *checked.remarks]
+    if checked is not None and checked.others and checked.fault != check.VALUES:  # of faults, it names the first
+        said.append(f"labels beyond 0, 1 and 2: {', '.join(map(str, checked.others))}")
+    if isinstance(image, str) and not (checked and checked.fault == check.IMAGE):
+        said.append(image)
+    folders = {f"{path.parent.parent}/" for path in (case.image, case.label) if path is not None}
+    return [_without(text, folders) for text in said if text]
 
 
-def _greys(image: Grey) -> npt.NDArray[np.int64]:
-    counts = np.bincount(image.reshape(-1), minlength=256)
-    counts[0] = 0
-    binned: npt.NDArray[np.int64] = counts.reshape(BINS, -1).sum(axis=1)
-    return binned
+def _without(text: str, folders: Iterable[str]) -> str:
+    """Return a message with files named from the data folder on."""
+    for folder in folders:
+        text = text.replace(folder, "")
+    return text

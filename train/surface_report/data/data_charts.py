@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from surface_report.chart import BLUE, INK, ORANGE, SERIES, Chart, drawing, only_axes, short
-from surface_report.data.case_facts import BINS, CaseFacts
+from surface_report.data.case_facts import CaseFacts
+from surface_report.data.image_facts import BINS
 
 _STYLES = ("-", "--", ":", "-.")
 
@@ -21,9 +22,9 @@ def by_scroll(facts: Sequence[CaseFacts]) -> dict[str, list[CaseFacts]]:
 def grey_chart(facts: Sequence[CaseFacts]) -> Chart | None:
     """Return the histogram of greys of each scroll; None where no image could be read."""
     sums = {
-        scroll: np.sum([one.greys for one in group if one.greys is not None], axis=0)
+        scroll: np.sum([one.image.greys for one in group if one.image is not None], axis=0)
         for scroll, group in by_scroll(facts).items()
-        if any(one.greys is not None for one in group)
+        if any(one.image is not None for one in group)
     }
     if not sums:
         return None

@@ -23,7 +23,8 @@ from surface_kernel.volumes.header import Shape, VolumeError, read_header
 from surface_train.data.cases import UNLABELLED, Case, sizes_by_scroll
 
 IMAGE, LABEL, SHAPE, VALUES = FAULTS = ("image", "label", "shape", "values")
-_FORMAT = "surface-check/1"
+SHELL = 3  # voxels on every side that the competition's labels leave unlabelled
+_FORMAT = "surface-check/2"
 _LISTED = 8  # faulty cases that an error names
 log = logging.getLogger("surface_train")
 
@@ -44,6 +45,8 @@ class CheckedCase:
     """Voxels of the label that are 0, 1, 2, and anything else; zeros where it cannot be read."""
     others: tuple[int, ...] = ()
     """The values of the label beside 0, 1 and 2, the least first."""
+    labelled_shell: float = 0.0
+    """Share of the label's outermost SHELL voxels that is not 2."""
     fault: str = ""
     """One of FAULTS: the image's file, the label's file, shapes that differ, values of the label; empty for none."""
     message: str = ""
@@ -53,6 +56,14 @@ class CheckedCase:
     def surface_share(self) -> float:
         """The share of 1 among the labelled voxels, 0 where there are none."""
         return self.counts[1] / max(self.counts[0] + self.counts[1], 1)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a training can use all the same, but whoever made the label hardly meant, in words."""
+        if not any(self.counts):
+            return ()
+        shell = f"{self.labelled_shell:.2%} of the shell of {SHELL} voxels is labelled, expected 2 only"
+        return ("no label 1",) * (not self.counts[1]) + (shell,) * (self.labelled_shell > 0)
 
 
 def check(cases: Sequence[Case]) -> list[CheckedCase]:
@@ -110,6 +121,8 @@ def described(checked: Sequence[CheckedCase], cases: Sequence[Case]) -> str:
     ]
     if empty := [case.name for case in checked if not case.fault and not case.counts[1]]:
         lines.append(f"  without surface: {', '.join(empty)}")
+    if labelled := [case.name for case in checked if case.labelled_shell]:
+        lines.append(f"  labelled within {SHELL} voxels of a side: {', '.join(labelled)}")
     lines += [f"  FAULT ({case.fault}), case {case.name}: {case.message}" for case in checked if case.fault]
     return "\n".join(lines)
 
@@ -124,12 +137,13 @@ def _check(case: Case) -> CheckedCase:
     try:
         label = volume.open_volume(case.label)
         histogram = sum((np.bincount(page.reshape(-1), minlength=256) for page in label), np.zeros(256, np.int64))
+        shell = _labelled_shell(label)
     except (VolumeError, OSError, MemoryError) as error:
         return replace(result, fault=LABEL, message=_named(case.label, error))
     zero, one, two = map(int, histogram[: UNLABELLED + 1])
     others = tuple(int(value) for value in np.flatnonzero(histogram) if value > UNLABELLED)
     other = int(histogram[UNLABELLED + 1 :].sum())
-    result = replace(result, counts=(zero, one, two, other), others=others)
+    result = replace(result, counts=(zero, one, two, other), others=others, labelled_shell=shell)
     if label.shape != shape_zyx:
         got = f"{case.label}: expected a label of {shape_zyx} as its image, got {label.shape}"
         return replace(result, fault=SHAPE, message=got)
@@ -137,6 +151,18 @@ def _check(case: Case) -> CheckedCase:
         got = f"{case.label}: expected labels 0, 1 and 2 only, got {', '.join(map(str, others[:3]))}"
         return replace(result, fault=VALUES, message=f"{got} in {other:,} voxels")
     return result
+
+
+def _labelled_shell(label: volume.Volume) -> float:
+    """Return the share of a label's outermost SHELL voxels that is not 2."""
+    inner = np.s_[SHELL:-SHELL, SHELL:-SHELL]
+    labelled, inside, voxels = 0, 0, 0
+    for number, page in enumerate(label):
+        labelled += int(np.count_nonzero(page != UNLABELLED))
+        if SHELL <= number < len(label) - SHELL:
+            inside += int(np.count_nonzero(page[inner] != UNLABELLED))
+            voxels += page[inner].size
+    return (labelled - inside) / (label.size - voxels)
 
 
 def _named(path: Path, error: BaseException) -> str:
@@ -192,8 +218,10 @@ def _recalled(known: Mapping[str, Any], case: Case, stamp: list[int] | None) -> 
         return None
     try:
         shape_zyx, counts = tuple(map(int, entry["shape_zyx"])), tuple(map(int, entry["counts"]))
+        shell = float(entry["labelled_shell"])
     except (KeyError, TypeError, ValueError):
         return None
     if len(shape_zyx) != 3 or len(counts) != 4:
         return None
-    return CheckedCase(name=case.name, scroll=case.scroll, shape_zyx=shape_zyx, dtype="uint8", counts=counts)
+    result = CheckedCase(name=case.name, scroll=case.scroll, shape_zyx=shape_zyx, dtype="uint8", counts=counts)
+    return replace(result, labelled_shell=shell)
