@@ -229,6 +229,8 @@ class SessionKaggle(Kaggle):
 
     def ask(self, arguments: list[str], limit_s: float, *, show: bool = False) -> Answer:
         """What `client.ask` would give, without the second that the real client takes to start."""
+        if arguments[:2] == ["config", "view"]:
+            return Answer(tuple(arguments), 0, f"- username: {OWNER}\n")
         folder = Path(arguments[arguments.index("-p") + 1]) if "-p" in arguments else Path()
         text = getattr(self, "_".join(["ask", *arguments[:2]]))(arguments[2], folder)
         return Answer(tuple(arguments), 0, text)

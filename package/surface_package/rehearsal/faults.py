@@ -134,11 +134,11 @@ def _spoil(bundle: Path, folder: Path) -> tuple[Path, str]:
 
 
 def _rename(bundle: Path, folder: Path) -> Path:
-    """Make a second bundle, good too, whose manifest differs by a space at its end."""
+    """Make a second bundle, good too, whose manifest names another commit."""
     _link(bundle, folder)
-    content = (bundle / manifest.NAME).read_bytes()
-    (folder / manifest.NAME).unlink()
-    (folder / manifest.NAME).write_bytes(content + b" ")
+    entries = manifest.read(bundle) | {"commit": "0" * 40}
+    (folder / manifest.NAME).unlink()  # a link to the first one
+    (folder / manifest.NAME).write_text(manifest.sealed(entries), encoding="utf-8")
     return folder
 
 
