@@ -136,9 +136,9 @@ def _spoil(bundle: Path, folder: Path) -> tuple[Path, str]:
 def _rename(bundle: Path, folder: Path) -> Path:
     """Make a second bundle, good too, whose manifest names another commit."""
     _link(bundle, folder)
-    entries = manifest.read(bundle) | {"commit": "0" * 40}
-    (folder / manifest.NAME).unlink()  # a link to the first one
-    (folder / manifest.NAME).write_text(manifest.sealed(entries), encoding="utf-8")
+    entries = manifest.read(bundle)
+    (folder / manifest.NAME).unlink()
+    (folder / manifest.NAME).write_text(manifest.sealed(entries | {"commit": "0" * 40}), encoding="utf-8")
     return folder
 
 
