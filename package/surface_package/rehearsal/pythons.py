@@ -106,7 +106,9 @@ def ask(path: Path) -> Interpreter:
     What a version manager puts on PATH is a script that asks which Python is meant here, and may mean another one
     elsewhere: the Python itself is taken.
     """
-    code = "import sys as s; print(s.implementation.name + s.abiflags, '%d.%d.%d' % s.version_info[:3], s.executable)"
+    code = (
+        "import sys; print(sys.implementation.name + sys.abiflags, '%d.%d.%d' % sys.version_info[:3], sys.executable)"
+    )
     expected = f"{path}: expected CPython {OLDEST[0]}.{OLDEST[1]} or newer that runs"
     try:
         run = subprocess.run([path, "-I", "-c", code], capture_output=True, text=True, timeout=PROBE_LIMIT_S)
