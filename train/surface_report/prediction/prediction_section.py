@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from surface_kernel.volumes.header import VolumeError
 from surface_report.case_files import image_of, of_each
@@ -101,7 +101,7 @@ def _sizes(facts: Sequence[MaskFacts]) -> Chart:
         axes = only_axes(drawn)
         axes.hist(sizes, bins=edges.tolist(), color=BLUE)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_major_formatter(EngFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("voxels")
         axes.set_ylabel("components")
