@@ -65,13 +65,15 @@ def component_sizes(mask: Mask) -> tuple[int, ...]:
 
 def surface_area(mask: Mask) -> float:
     """Return the area of a mask's surface in voxel faces, as marching cubes has it and surface Dice weighs it."""
-    padded = np.pad(mask, 1).view(np.uint8)
-    codes = np.zeros([length - 1 for length in padded.shape], np.uint8)
-    for bit in range(8):
-        z, y, x = bit >> 2 & 1, bit >> 1 & 1, bit & 1
-        depth, height, width = codes.shape
-        codes |= padded[z : z + depth, y : y + height, x : x + width] << np.uint8(7 - bit)
-    return float(np.bincount(codes.reshape(-1), minlength=256) @ area_of_code())
+    counts, below = np.zeros(256, np.int64), np.zeros((mask.shape[1] + 1, mask.shape[2] + 1), np.uint8)
+    # Plane by plane, in the CPU's cache: each corner between voxels gets its eight neighbours as the bits of a code.
+    for plane in (*mask.view(np.uint8), np.zeros(mask.shape[1:], np.uint8)):
+        padded = np.pad(plane, 1)
+        pairs = padded[:, :-1] << 1 | padded[:, 1:]
+        above = pairs[:-1] << 2 | pairs[1:]
+        counts += np.bincount((below << 4 | above).reshape(-1), minlength=256)
+        below = above
+    return float(counts @ area_of_code())
 
 
 def _unscanned(mask: Mask, image: Path, voxels: int) -> float:
