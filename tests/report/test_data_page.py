@@ -151,4 +151,4 @@ def test_the_page_lists_the_faults(folder, opened, tmp_path):
 def test_a_folder_without_a_table_is_an_error(tmp_path, capsys):
     (tmp_path / "train_images").mkdir()
     assert main(["--data", str(tmp_path), "--out", str(tmp_path / "page.html")]) == 1
-    assert "train.csv: expected a table with the columns id and scroll_id" in capsys.readouterr().out
+    assert "train.csv: no such file; expected a table with the columns id and scroll_id" in capsys.readouterr().out

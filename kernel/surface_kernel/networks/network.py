@@ -7,7 +7,7 @@ dynamic-network-architectures, asks for timm and einops, which its U-Nets do not
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +16,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from surface_kernel.networks.architecture import Architecture
 from surface_kernel.networks.stand_ins import stand_ins
 
-# Features and residual blocks of the six stages. M is what nnU-Net's ResEnc planner gives for patches of 128³ (Isensee
+
+class _ResEncStages(NamedTuple):
+    """The stages of a residual encoder."""
+
+    features: tuple[int, ...]
+    blocks: tuple[int, ...]
+    first_stride: int = 1
+    """Of the first stage; with 2 no convolution runs at full resolution, and outputs are folded: see `_unfolded`."""
+
+
+# The stages by the encoder's name. M is what nnU-Net's ResEnc planner gives for patches of 128³ (Isensee
 # et al. 2024, "nnU-Net Revisited"): its L and XL are the same network on larger patches. Here L is M, half as wide
-# again, and S is for small GPUs and CPUs; both are this project's choice. XS is for two CPU cores: it begins with a
-# stride of two, so that no convolution runs at full resolution, and its output is folded (`_unfolded`).
+# again, and S is for small GPUs and CPUs; both are this project's choice. XS is for two CPU cores.
 _RES_ENC_STAGES = {
-    "resenc_xs": ((8, 16, 32, 64, 96), (1, 1, 1, 1, 1)),
-    "resenc_s": ((16, 32, 64, 128, 160, 160), (1, 1, 2, 2, 2, 2)),
-    "resenc_m": ((32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6)),
-    "resenc_l": ((48, 96, 192, 384, 480, 480), (1, 3, 4, 6, 6, 6)),
+    "resenc_xs": _ResEncStages((8, 16, 32, 64, 96), (1, 1, 1, 1, 1), first_stride=2),
+    "resenc_s": _ResEncStages((16, 32, 64, 128, 160, 160), (1, 1, 2, 2, 2, 2)),
+    "resenc_m": _ResEncStages((32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6)),
+    "resenc_l": _ResEncStages((48, 96, 192, 384, 480, 480), (1, 3, 4, 6, 6, 6)),
 }
 
 
@@ -132,17 +141,16 @@ def _res_enc_unet(architecture: Architecture) -> nn.Module:
         from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
     except ModuleNotFoundError as error:
         raise NetworkError(_missing(architecture.library, error)) from error
-    features, blocks = _RES_ENC_STAGES[architecture.encoder]
-    folded = architecture.encoder == "resenc_xs"
+    features, blocks, first_stride = _RES_ENC_STAGES[architecture.encoder]
     module = ResidualEncoderUNet(
         input_channels=1,
         n_stages=len(features),
         features_per_stage=features,
         conv_op=nn.Conv3d,
         kernel_sizes=3,
-        strides=(2 if folded else 1, *[2] * (len(features) - 1)),
+        strides=(first_stride, *[2] * (len(features) - 1)),
         n_blocks_per_stage=blocks,
-        num_classes=8 if folded else 1,
+        num_classes=first_stride**3,
         n_conv_per_stage_decoder=1,
         conv_bias=True,
         norm_op=nn.InstanceNorm3d if architecture.norm == "instance" else nn.BatchNorm3d,
@@ -151,7 +159,7 @@ def _res_enc_unet(architecture: Architecture) -> nn.Module:
         nonlin_kwargs={"inplace": True},
     )
     module.apply(module.initialize)  # the last norm of every residual block is zero: each starts as the identity
-    return _ResEncUNet(module.encoder, module.decoder, folded=folded)
+    return _ResEncUNet(module.encoder, module.decoder, folded=first_stride > 1)
 
 
 def _put_instance_norm(module: nn.Module) -> None:
