@@ -152,4 +152,4 @@ OTHER_LOOKS = (
         specks=0.0,
     ),
 )
-"""Scrolls that look like none of LOOKS, without the faults of a scan: what a network learned on them is only a start."""
+"""Scrolls that look like none of LOOKS, without the faults of a scan: a network that learned on them has begun."""
