@@ -282,7 +282,8 @@ def check_bundle(bundle: Path, form: str = FORMAT) -> list[str]:
     """Compare a bundle with its manifest: one line a finding, none for a good bundle."""
     try:
         manifest = read_manifest(bundle, form)
-        return check_form(manifest) or check_files(bundle, manifest["files"]) or check_wheels(bundle, manifest["files"])
+        findings = check_form(manifest) or check_own_digest(manifest, (bundle / "manifest.json").read_bytes())
+        return findings or check_files(bundle, manifest["files"]) or check_wheels(bundle, manifest["files"])
     except (SubmitError, OSError) as error:
         return [str(error)]
 
@@ -306,6 +307,22 @@ def check_form(manifest: dict[str, Any]) -> list[str]:
     if not isinstance(settings, str) or settings not in files:
         findings.append(f"manifest.json: settings: expected a file that it lists, got {shown(settings)}")
     return findings
+
+
+def check_own_digest(manifest: dict[str, Any], content: bytes) -> list[str]:
+    """Check that a manifest is to the byte what was written: it lists the digests of all files but its own.
+
+    The entry contents_sha256 is that of its other entries, as JSON with sorted keys and without spaces.
+    """
+    others = {key: value for key, value in manifest.items() if key != "contents_sha256"}
+    digest = hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    advice = "the manifest was changed; build the bundle again"
+    if (stated := manifest.get("contents_sha256")) != digest:
+        return [f"manifest.json: contents_sha256: expected {digest}, got {shown(stated)}: {advice}"]
+    # An escape may be written in two ways, and the digest is that of what both mean.
+    if content != (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode():
+        return [f"manifest.json: expected it as it was written, got the same content in another form: {advice}"]
+    return []
 
 
 def check_entries(files: dict[str, Any]) -> list[str]:

@@ -17,3 +17,4 @@ step lint-imports --no-logo
 # Two workers with a thread each: more would wait for one another on the two cores of CI.
 export OMP_NUM_THREADS=1
 step python -m pytest -m "$marks" -n 2 --dist worksteal
+step python tests/simulated_cuda -m "$marks" -n 2 --dist worksteal

@@ -16,6 +16,14 @@ def with_small_networks() -> Callable[[pytest.MonkeyPatch], None]:
     return lambda patched: patched.setattr(network, "_library", small_library)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def workers_start_in_a_moment() -> None:
+    """Let the server that forks workers do once what each of them would do: see `preloaded`."""
+    from surface_kernel.runs import worker_process
+
+    worker_process._PRELOADED.append("preloaded")
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Compute with one thread: on arrays this small, several only wait for one another on a busy machine."""

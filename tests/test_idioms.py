@@ -88,6 +88,17 @@ def test_a_file_is_written_in_one_way():
     }
 
 
+def test_text_is_utf_8_whatever_the_locale():
+    found = [
+        place(path, call)
+        for path, tree in TREES.items()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in ("read_text", "write_text") and "encoding" not in {word.arg for word in call.keywords}
+    ]
+    assert found == []
+
+
 def test_folders_are_a_map():
     folders = Counter(path.parent.relative_to(ROOT) for path in TREES if path.name != "__init__.py")
     assert {str(folder) for folder, count in folders.items() if count > MOST_FILES} == set()

@@ -6,21 +6,23 @@ python -m surface_kernel predict --weights FILE... --input FILE|DIR --out DIR
 
 import argparse
 import logging
-import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from surface_kernel.interrupts import status_of, terminable
 from surface_kernel.networks.device import DeviceRequest
 from surface_kernel.runs import competition, files
 from surface_kernel.runs.records import RunConditions
 from surface_kernel.runs.report import Outcome
 
-DONE, ERROR, LOSSES, UNFORESEEN, STOPPED = 0, 1, 3, 70, 130
+DONE, ERROR, LOSSES, UNFORESEEN = 0, 1, 3, 70
 EXIT_CODES = {Outcome.COMPLETE: DONE, Outcome.DEGRADED: LOSSES, Outcome.FAILED: ERROR}
-DEVICE_HELP = "cpu, cuda, cuda:N, or an earlier run_report.json to run as it did (default: all GPUs, else the CPU)"
+DEVICE_HELP = (
+    "cpu, cuda (all GPUs), cuda:N, or an earlier run_report.json to run as it did (default: all GPUs, else the CPU)"
+)
 log = logging.getLogger("surface_kernel")
 
 
@@ -28,17 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     log.setLevel(logging.INFO)  # ours alone: libraries log at this level too
-    if not os.access(Path(__file__).parent, os.W_OK):  # where numba would keep what it compiled
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / "surface_kernel_numba"))
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return EXIT_CODES[_predict(words[1:]) if words[:1] == ["predict"] else _submit(words)]
+        if words[:1] != ["predict"]:
+            return EXIT_CODES[_submit(words)]  # its ledger outlives any end, and submit.py tells a death from a failure
+        with terminable():
+            return EXIT_CODES[_predict(words[1:])]
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         log.error("interrupted")
-        return STOPPED
+        return status_of(interrupt)
 
 
 def _submit_parser() -> argparse.ArgumentParser:

@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 PARTIAL = ".partial"  # how the names of files end while they are written
 _CHUNK_BYTES = 1 << 22
@@ -25,22 +27,70 @@ def put(path: Path, content: bytes | memoryview, tries: int = 3) -> None:
     Raises:
         OSError: of the last try; nothing of the new file is left then.
     """
-    retry(lambda: put_parts(path, [content]), tries)
+    retry(lambda: put_parts(path, [content], memoryview(content).nbytes), tries)
 
 
-def put_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file as `put` does, part by part, in one try."""
-    with replacing(path) as partial, partial.open("wb") as file:
+def put_parts(path: Path, parts: Iterable[bytes | memoryview], size_bytes: int | None = None) -> None:
+    """Write a file as `put` does, part by part, in one try. size_bytes: of all parts, for an error; None: unknown."""
+    with replacing(path, size_bytes) as partial, partial.open("wb") as file:
         for part in parts:
             file.write(part)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield the name of a file to write, which appears as `path` at the end of the block, if that raises nothing."""
-    with temporary(path) as partial:
+def replacing(path: Path, size_bytes: int | None = None) -> Iterator[Path]:
+    """Yield the name of a file to write, which appears as `path` at the end of the block, if that raises nothing.
+
+    Errors of the block are raised as `named` does.
+    """
+    with named(path, size_bytes), temporary(path) as partial:
         yield partial
         partial.replace(path)
+
+
+@contextlib.contextmanager
+def named(path: Path, size_bytes: int | None = None) -> Iterator[None]:
+    """Let an OSError of the block name the file that was to be written, and on a full disk the bytes wanted and free.
+
+    The system's own errors of a write name no file.
+
+    Args:
+        path: the file.
+        size_bytes: what it would have held; None: unknown.
+    """
+    try:
+        yield
+    except OSError as error:
+        described = error.strerror != os.strerror(error.errno or 0)  # by `allocate`, which knows best
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not (described and error.filename):
+            wanted = "enough" if size_bytes is None else f"{size_bytes:,}"
+            why = f"{os.strerror(error.errno)}: expected {wanted} bytes free, got {free_bytes(path.parent):,}"
+            raise OSError(error.errno, why, str(path)) from error
+        if error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def lock(path: Path) -> IO[bytes] | None:
+    """Take a file's lock, for as long as what is returned is open: it dies with its process, however that ends.
+
+    Returns:
+        The open file, made where there was none; None where the file system has no locks.
+
+    Raises:
+        BlockingIOError: where another process has it.
+        OSError: where the file cannot be made.
+    """
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    except OSError:
+        file.close()
+        return None
+    return file
 
 
 @contextlib.contextmanager

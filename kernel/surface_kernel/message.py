@@ -1,5 +1,7 @@
 """How an error quotes a value out of a stranger's file: short, printable and on one line, whatever the value is."""
 
+from collections.abc import Sequence
+
 LENGTH = 120
 
 
@@ -15,6 +17,12 @@ def shown(value: object) -> str:
 def printable(text: str) -> str:
     """Return a text with escapes for what a terminal or a log would trip over."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
 
 
 def one_line(error: BaseException) -> str:

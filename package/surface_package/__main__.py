@@ -3,11 +3,14 @@
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from surface_kernel.inference.settings import SettingsError
+from surface_kernel.interrupts import status_of, terminable
 from surface_kernel.networks.weights import WeightsError
+from surface_kernel.page import leave_page
 from surface_kernel.volumes.header import VolumeError
 from surface_package import paperwork
 from surface_package.build import bundle, manifest
@@ -22,6 +25,7 @@ from surface_package.rehearsal.image import ImageError
 from surface_package.rehearsal.pythons import PythonError
 from surface_package.rehearsal.rehearsal_record import record_path
 from surface_package.rehearsal.rehearse import Rehearsal, RehearsalError
+from surface_package.rehearsal.sandbox import SUBMISSION
 from surface_package.target import DATASET_FILE, TargetError
 
 _EXPECTED = (
@@ -48,10 +52,14 @@ def main(words: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)  # ours alone: libraries log what they do at this level too
     arguments = _parser().parse_args(words)
     try:
-        return int(arguments.run(arguments))
+        with terminable():
+            return int(arguments.run(arguments))
     except _EXPECTED as error:
         log.error("error: %s", " ".join(str(error).split()))
         return 1
+    except KeyboardInterrupt as interrupt:
+        log.error("interrupted")
+        return status_of(interrupt)
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -89,15 +97,18 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _rehearse(arguments: argparse.Namespace) -> int:
-    record = rehearse.rehearse(
-        Rehearsal(
-            bundle=arguments.bundle,
-            data=arguments.data,
-            out=arguments.out,
-            others=arguments.python,
-            full=arguments.full,
+    with tempfile.TemporaryDirectory(prefix="rehearsed-") as scratch:
+        out = arguments.out or Path(scratch)  # the page needs what the run made even where nobody else does
+        record = rehearse.rehearse(
+            Rehearsal(
+                bundle=arguments.bundle,
+                data=arguments.data,
+                out=out,
+                others=arguments.python,
+                full=arguments.full,
+            )
         )
-    )
+        said = _leave_page(arguments.bundle, data=arguments.data, submission=out / SUBMISSION)
     for finding in record.findings:
         log.info("finding: %s", finding)
     share = f", {record.wall_s / record.volumes:.1f} s each" if record.volumes else ""
@@ -106,7 +117,16 @@ def _rehearse(arguments: argparse.Namespace) -> int:
     others = f" ({', '.join(record.pythons)})" if record.pythons else ""
     log.info("installed on %d other Pythons%s; %d other mounts tried", len(record.pythons), others, len(record.faults))
     log.info("rehearsal %s: %s", "passed" if record.passed else "failed", record_path(arguments.bundle))
+    if said:
+        log.info("%s", said)
     return 0 if record.passed else 1
+
+
+def _leave_page(bundle: Path, *, data: Path, submission: Path) -> str:
+    """Leave a page beside the rehearsal's record, of a passed one only. Return a line for the log, or nothing."""
+    out = record_path(bundle).with_suffix(".html")
+    out.unlink(missing_ok=True)  # of an earlier rehearsal
+    return leave_page(out, submission=submission, images=data / "test_images") if submission.is_file() else ""
 
 
 def _parser() -> argparse.ArgumentParser:

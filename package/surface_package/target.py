@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slugify import slugify
+
 PLACEHOLDER_OWNER = "your-kaggle-name"
 LICENCE = "CC-BY-NC-4.0"  # Kaggle's spelling; the competition's data are CC BY-NC 4.0, and so is what is made of them
 CODE_FILE = "kernel/submit.py"
@@ -127,8 +129,8 @@ def _reference_findings(key: str, reference: object) -> list[str]:
 
 
 def slug(title: str) -> str:
-    """Return the slug that Kaggle makes of a title."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    """Return the slug that the `kaggle` client makes of a title, by the library that it makes it with."""
+    return slugify(title)
 
 
 def read_target(path: Path, public: bool) -> Target:

@@ -4,10 +4,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from package import forked_client
 from package.deliveries import OWNER, make_delivery
 from package.fake_bundle import SUBMIT, make_bundle, make_competition
 from package.kaggle_server import Kaggle, serve
 
+from surface_package.kaggle import client
 from surface_package.kaggle.delivery import Delivery
 from surface_package.target import Target, read_target
 
@@ -55,8 +57,17 @@ def kaggle_kind() -> type[Kaggle]:
     return Kaggle
 
 
+@pytest.fixture(scope="session")
+def forked_clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """What starts the real client in a moment."""
+    with forked_client.serving(tmp_path_factory.mktemp("clients")) as address:
+        yield forked_client.command(address)
+
+
 @pytest.fixture
-def kaggle(kaggle_kind: type[Kaggle], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kaggle]:
+def kaggle(
+    kaggle_kind: type[Kaggle], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forked_clients: list[str]
+) -> Iterator[Kaggle]:
     """A running Kaggle; this test's client talks to it alone, with made-up credentials and a HOME of its own."""
     for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "KAGGLE_API_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -66,6 +77,7 @@ def kaggle(kaggle_kind: type[Kaggle], monkeypatch: pytest.MonkeyPatch, tmp_path:
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("KAGGLE_USERNAME", OWNER)
     monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef0123456789abcdef")
+    monkeypatch.setattr(client, "command", lambda: forked_clients)
     held = kaggle_kind()
     with serve(held) as environment:
         for name, value in environment.items():

@@ -116,7 +116,7 @@ def list_anew(bundle: Path, *names: str) -> None:
     for name in names:
         content = (bundle / name).read_bytes()
         listed["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (bundle / "manifest.json").write_text(json.dumps(listed))
+    (bundle / "manifest.json").write_text(manifest.sealed(listed))
 
 
 def run_submit(kaggle: Path, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:

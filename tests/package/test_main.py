@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from package.fake_bundle import make_bundle, make_competition
 
+from surface_package import __main__ as rooms
 from surface_package.build import manifest
+from surface_package.rehearsal.rehearsal_record import RehearsalRecord
+from surface_package.rehearsal.rehearse import Rehearsal
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -65,3 +68,31 @@ def test_an_error_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
         assert run.stderr == ""
         (line,) = run.stdout.splitlines()
         assert re.match(rf"error: \S*{thing}: ", line)
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_rehearsal_leaves_a_page_beside_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], passed: bool
+) -> None:
+    """Of a passed one; the page of an earlier rehearsal is gone either way, and a failure is a line."""
+    pages = []
+
+    def rehearse(asked: Rehearsal) -> RehearsalRecord:
+        if passed:
+            (asked.out / "submission.zip").touch()
+        findings = () if passed else ("something",)
+        texts = dict.fromkeys(("manifest_sha256", "date", "isolation", "python"), "")
+        return RehearsalRecord(passed=passed, full=False, findings=findings, **texts)
+
+    def leave(out: Path, **inputs: Path) -> str:
+        assert inputs["submission"].is_file()
+        pages.append((out, inputs["images"]))
+        return "no page: reasons"
+
+    monkeypatch.setattr(rooms.rehearse, "rehearse", rehearse)
+    monkeypatch.setattr(rooms, "leave_page", leave)
+    (tmp_path / "bundle.rehearsed.html").write_text("of an earlier one")
+    assert rooms.main(["rehearse", str(tmp_path / "bundle"), "--data", "data"]) == (0 if passed else 1)
+    assert pages == ([(tmp_path / "bundle.rehearsed.html", Path("data/test_images"))] if passed else [])
+    assert ("no page: reasons" in capsys.readouterr().out) == passed
+    assert not (tmp_path / "bundle.rehearsed.html").exists()

@@ -386,9 +386,9 @@ def test_what_is_no_file_is_one_finding_and_not_waited_for(
 def test_a_name_that_no_file_system_takes_is_one_finding(submit: ModuleType, tmp_path: Path) -> None:
     for name in ("a" * 5000, "\ud800", "\x07"):
         bundle = make_bundle(tmp_path / "bundle")
-        manifest = json.loads((bundle / "manifest.json").read_text())
-        manifest["files"][name] = manifest["files"]["settings.json"]
-        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        listed = json.loads((bundle / "manifest.json").read_text())
+        listed["files"][name] = listed["files"]["settings.json"]
+        (bundle / "manifest.json").write_text(manifest.sealed(listed))
         (finding,) = submit.check_bundle(bundle)
         assert re.search("expected \\d+ bytes, got no such file", finding)
         assert finding.isprintable()

@@ -113,6 +113,10 @@ def test_a_titles_slug_is_the_clients(title) -> None:
     assert about_title == []
 
 
+def test_a_title_in_any_language_has_the_clients_slug() -> None:
+    assert findings(metadata(title="Überfläche Größe", id="tester/uberflache-grosse"), public=False) == []
+
+
 def test_only_public_is_created_public(tmp_path) -> None:
     for public in (False, True):
         target = Target(kernel="o/kernel", dataset="o/bundle", competition="c", public=public)

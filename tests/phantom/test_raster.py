@@ -1,8 +1,7 @@
-import os
-
 import numpy as np
 import pytest
 
+from surface_kernel import machine
 from surface_phantom import LOOKS
 from surface_phantom.fields import Field, draw_fibres
 from surface_phantom.geometry import MAPS, STEP, Frame, Sheets, draw_frame, draw_sheets
@@ -117,7 +116,7 @@ def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
     sheets, fibres = draw_sheets(rng, frame=frame, shape_zyx=SHAPE, look=LOOKS[0]), draw_fibres(rng)
     solids = []
     for threads in (1, 3):
-        monkeypatch.setattr(os, "cpu_count", lambda threads=threads: threads)
+        monkeypatch.setattr(machine, "cores", lambda threads=threads: threads)
         solids.append(rasterise(shape_zyx=SHAPE, frame=frame, sheets=sheets, fibres=fibres))
     one, three = solids
     assert np.array_equal(one.density, three.density)

@@ -1,16 +1,22 @@
+import os
 import zipfile
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from surface_kernel import machine
+from surface_kernel.volumes.names import is_volume
+from surface_score.compiled import allowed_cores
 from surface_score.masks import (
     MaskError,
     MaskFile,
     find_masks,
     label_warnings,
     pair_by_id,
+    passed_over,
     prediction_warnings,
     read,
 )
@@ -176,3 +182,45 @@ def test_warns_of_strange_floats():
 def test_warns_of_strange_values_in_a_label(values, said):
     found = label_warnings(volume(*values, shape=(2, 3, 3)))
     assert [part in whole for part, whole in zip(said, found, strict=True)] == [True] * len(said)
+
+
+def test_a_zip_is_read_by_the_rules_of_zips(tmp_path):
+    write(tmp_path / "7.tif", volume(1))
+    with zipfile.ZipFile(tmp_path / "upper.ZIP", "w") as archive:
+        for name in ("masks\\7.tif", "masks\\.8.tif", "9.TIF", ".9.tiff"):
+            archive.writestr(zipfile.ZipInfo(name), (tmp_path / "7.tif").read_bytes())
+    found = find_masks(tmp_path / "upper.ZIP")
+    assert list(found) == ["7"]
+    assert np.array_equal(read(found["7"]), volume(1))
+    assert passed_over(tmp_path / "upper.ZIP") == ["9.TIF"]
+
+
+def test_a_zip_of_a_later_version_is_one_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.writestr("7.tif", b"")
+    content = bytearray((tmp_path / "s.zip").read_bytes())
+    content[content.index(b"PK\1\2") + 6] = 99  # "version needed to extract" in the central directory
+    (tmp_path / "s.zip").write_bytes(content)
+    with pytest.raises(MaskError, match=r"expected a submission\.zip, got an unreadable zip \(NotImplementedError"):
+        find_masks(tmp_path / "s.zip")
+
+
+def test_what_the_scorer_does_not_read_is_said(tmp_path):
+    names = ("b.tif", "c.tiff", "sub/d.TIF", "e.txt", "f.npy", "._g.TIF", ".cache/h.tiff")
+    for name in names:
+        write(tmp_path / name, volume(1))
+    assert passed_over(tmp_path) == ["c.tiff", "f.npy", "sub/d.TIF"]
+    assert passed_over(tmp_path / "b.tif") == []
+    for name in names:  # the rule of all other commands, which this room keeps for itself
+        path = PurePosixPath(name)
+        hidden = ".cache" in path.parts
+        assert is_volume(path) == (name == "b.tif" or name in passed_over(tmp_path) or hidden)
+
+
+def test_as_many_cores_as_the_process_may_use(monkeypatch):
+    assert allowed_cores() == machine.cores() <= os.cpu_count()
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 5, raising=False)
+    assert allowed_cores() == machine.cores() == 5
+    monkeypatch.delattr(os, "process_cpu_count")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 3})
+    assert allowed_cores() == machine.cores() == 3

@@ -1,9 +1,14 @@
+import re
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from surface_phantom import Summary
+from surface_kernel.networks import weights
+from surface_phantom import LOOKS, Summary
 from surface_train import settings
 from surface_train.__main__ import main
 from surface_train.loop import fit as story
@@ -11,7 +16,7 @@ from surface_train.loop.fit import Request
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+def asked(monkeypatch: pytest.MonkeyPatch, provenance: dict[str, Any]) -> list[Request]:
     """What would be trained."""
     requests: list[Request] = []
 
@@ -20,7 +25,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         return request.out / "weights.safetensors"
 
     monkeypatch.setattr(story, "fit", remember)
+    monkeypatch.setattr(weights, "describe", lambda path: SimpleNamespace(provenance=provenance))
+    monkeypatch.setattr("surface_kernel.page.leave_page", lambda out, **inputs: "")
     return requests
+
+
+@pytest.fixture
+def provenance() -> dict[str, Any]:
+    """What the weights say of themselves."""
+    return {"validation": "ungated"}
 
 
 @pytest.mark.parametrize(("settings_word", "data_word"), [("--settings", "--data"), ("--config", "--data_dir")])
@@ -36,6 +49,13 @@ def test_a_run_is_asked_for_in_either_spelling(asked: list[Request], world: Any,
             out=Path("runs/tiny/fold_1"),
         )
     ]
+
+
+def test_weights_that_predict_the_same_everywhere_have_an_exit_code_of_their_own(
+    asked: list[Request], world: Any, provenance: dict[str, Any]
+) -> None:
+    provenance["validation"] = {"foreground": 1.0, "variance": 0.1}
+    assert main(["fit", "--settings", str(world.settings_file), "--data", str(world.data), "--fold", "1"]) == 4
 
 
 def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +76,33 @@ def test_every_word_reaches_the_run(asked: list[Request], world: Any, capsys: py
         )
     ]
     assert capsys.readouterr().out == f"weights: {Path('o/weights.safetensors')}\n"
+
+
+@pytest.mark.parametrize(("rank", "left"), [(None, True), ("0", True), ("1", False)])
+def test_a_page_is_left_after_all_is_saved(
+    asked: list[Request],
+    world: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: str | None,
+    left: bool,
+) -> None:
+    """By one of several processes; what goes wrong is a line, and the run ended well all the same."""
+    pages: list[tuple[Path, dict[str, Path]]] = []
+
+    def leave(out: Path, **inputs: Path) -> str:
+        assert asked  # the run is over
+        pages.append((out, inputs))
+        return "no page: reasons"
+
+    monkeypatch.setattr("surface_kernel.page.leave_page", leave)
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    words = ["fit", "--settings", str(world.settings_file), "--data", "d", "--fold", "1", "--out", "o"]
+    assert main(words) == 0
+    assert pages == ([(Path("o/page.html"), {"run": Path("o")})] if left else [])
+    assert capsys.readouterr().out.splitlines()[1:] == (["no page: reasons"] if left else [])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +146,8 @@ def test_a_phantom_is_written_where_it_is_wanted(
 
     monkeypatch.setattr("surface_phantom.write_dataset", write)
     assert main(["phantom", "--out", "o", "--volumes", "3", "--size", "64", "80", "96", "--seed", "5"]) == 0
-    assert given == [{"out": Path("o"), "volumes": 3, "test_volumes": 2, "size_zyx": (64, 80, 96), "seed": 5}]
+    expected = {"out": Path("o"), "volumes": 3, "test_volumes": 2, "size_zyx": (64, 80, 96), "seed": 5, "looks": LOOKS}
+    assert given == [expected]
     said = capsys.readouterr().out
     assert said == f"{Path('o/competition')}: 3 training volumes, 5.3 % of their voxels surface, and 2 test volumes\n"
 
@@ -110,3 +158,27 @@ def test_a_command_that_is_not_whole_is_refused(words: list[str], capsys: pytest
         main(words)
     assert caught.value.code == 2
     assert "usage: surface_train" in capsys.readouterr().err
+
+
+def test_a_data_folder_is_audited_as_a_training_judges_it(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--data", str(world.data)]) == 0
+    first, shapes, labels, verdict = capsys.readouterr().out.splitlines()
+    assert first == f"{world.data}: 4 cases (scroll 100: 2, scroll 200: 2)"
+    assert shapes == "  shapes: 32×40×36 ×4"
+    assert re.fullmatch(r"  labels: 0 .*%, 1 .*%, 2 \(unlabelled\) .*%, other 0.00%", labels)
+    assert verdict == f"{world.data}: sound; 1 rows of train.csv without image or label"
+
+
+CODE = """
+import numba.core.caching
+numba.core.caching.CacheImpl._locator_classes = []
+import surface_phantom.raster, surface_kernel.inference.engine, surface_kernel.postprocess.mask
+import surface_score, surface_train.checks.audit, surface_train.loop.fit
+print("imported")
+"""
+
+
+def test_every_entry_begins_where_nothing_compiled_can_be_kept() -> None:
+    """In a read-only clone of a user without a writable home numba finds no place for its cache, and refuses."""
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("imported\n", "")

@@ -1,7 +1,10 @@
 import ast
 import inspect
 import itertools
+import os
 import re
+import subprocess
+import sys
 from dataclasses import Field, FrozenInstanceError, asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -208,6 +211,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         (Optimiser, "plateau_validations", 0),
         (Optimiser, "clip_norm", 0.0),
         (Optimiser, "accumulate", 0),
+        (Optimiser, "most_skipped_steps", -1),
         (Average, "start_epoch", 0),
         (Average, "learning_rate", 0.0),
         (Average, "samples_per_epoch", 0),
@@ -319,3 +323,19 @@ def test_masks_are_made_as_the_kernel_makes_them_where_nothing_is_said(tmp_path:
 
 def test_the_digest_leaves_out_what_the_weights_do_not_depend_on() -> None:
     assert TrainingSettings(patches=Patches(workers=3, cache_gb=1.0)).digest == TrainingSettings().digest
+
+
+def test_a_file_of_any_editor_is_read_whatever_the_locale(tmp_path: Path) -> None:
+    """Windows' editors begin a file with a byte-order mark; a locale of ASCII knows no umlaut."""
+    (tmp_path / "run.toml").write_text("seed = 9  # für später", encoding="utf-8-sig")
+    code = "import pathlib; from surface_train import settings; print(settings.read(pathlib.Path('run.toml')).seed)"
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | ascii_only,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("9\n", "")

@@ -46,7 +46,9 @@ class Summary:
     """Mean share of label 1 in the training volumes."""
 
 
-def write_dataset(out: Path, *, volumes: int, test_volumes: int, size_zyx: Shape, seed: int) -> Summary:
+def write_dataset(
+    out: Path, *, volumes: int, test_volumes: int, size_zyx: Shape, seed: int, looks: Sequence[Look] = LOOKS
+) -> Summary:
     """Write a data set: out/competition as the competition mounts it, and out/test_labels, which it would hide.
 
     Args:
@@ -55,6 +57,7 @@ def write_dataset(out: Path, *, volumes: int, test_volumes: int, size_zyx: Shape
         test_volumes: How many test volumes, at least 1.
         size_zyx: The usual shape in voxels; one volume in six is smaller, and one in six has unequal sides.
         seed: Fixes ids, shapes and contents.
+        looks: Of the scrolls, which take turns.
 
     Returns:
         The folders, the ids and the mean share of label 1.
@@ -72,7 +75,7 @@ def write_dataset(out: Path, *, volumes: int, test_volumes: int, size_zyx: Shape
     for folder in (competition, test_labels):
         if folder.exists():
             raise FileExistsError(f"{folder}: expected a new folder, got an existing one; remove it or name another")
-    train, test, absent = plan(volumes=volumes, test_volumes=test_volumes, size_zyx=size_zyx, seed=seed)
+    train, test, absent = plan(volumes=volumes, test_volumes=test_volumes, size_zyx=size_zyx, seed=seed, looks=looks)
     for name in _FOLDERS:
         (competition / name).mkdir(parents=True)
     test_labels.mkdir()
@@ -95,7 +98,7 @@ def write_dataset(out: Path, *, volumes: int, test_volumes: int, size_zyx: Shape
 
 
 def plan(
-    *, volumes: int, test_volumes: int, size_zyx: Shape, seed: int
+    *, volumes: int, test_volumes: int, size_zyx: Shape, seed: int, looks: Sequence[Look] = LOOKS
 ) -> tuple[list[PlannedVolume], list[PlannedVolume], list[PlannedVolume]]:
     """Return the training volumes, the test volumes, and those in train.csv whose files lie in the deprecated folders.
 
@@ -112,7 +115,7 @@ def plan(
         return [
             PlannedVolume(
                 id=ids[index],
-                look=LOOKS[place % len(LOOKS)],
+                look=looks[place % len(looks)],
                 shape_zyx=shape,
                 seed=(seed, index),
                 image_folder=image_folder,

@@ -139,6 +139,7 @@ def draw_layers(rng: np.random.Generator, grid: tuple[int, int, int], look: Look
     thickness = np.clip(look.thickness * np.exp(0.2 * _map(rng, grid, 26)), _THINNEST, 2.2 * look.thickness)
     share = np.clip(0.5 + 0.07 * _map(rng, grid, 30), 0.3, 0.7)  # of the recto
     gap = look.split * np.maximum(_map(rng, grid, 32) - 0.4, 0) * 1.5
+    # Clipped steep ramps of smooth noise: patches with soft rims, their share set by the offset.
     kept = np.clip(3.0 * (_map(rng, grid, 15) + 2.0), 0, 1)  # of the recto: there are few holes in it
     left = np.clip(3.0 * (_map(rng, grid, 18) + 1.2), 0, 1)  # of the verso: it wears off first
     flaked = np.clip(3.0 * (_map(rng, grid, 22) - NormalDist().inv_cdf(1 - look.flakes)), 0, 1)
@@ -167,6 +168,7 @@ def stack(free: Field, thickness: Field) -> Field:
     """
     face = free.copy()
     for k in range(1, len(face)):
+        # softplus(room) is room where there is much and 0 where there is none, smoothly: no crease where sheets meet.
         room = face[k] - face[k - 1] - thickness[k - 1]
         face[k] = face[k - 1] + thickness[k - 1] + np.logaddexp(0.0, room).astype(np.float32)
     gaussian_filter(face, (0.0, 1.2, 1.2), output=face, mode="nearest")
@@ -202,6 +204,7 @@ def coordinates(frame: Frame, points_zyx: tuple[Field, Field, Field]) -> tuple[F
     r = np.hypot(beyond, aside)
     turn = np.arctan2(np.abs(aside), beyond)
     back = ahead < -frame.half_spine
+    # Along the flat stretch of the winding; what is beyond either end of the spine is on a half circle.
     straight = np.clip(frame.half_spine - ahead, 0.0, 2 * frame.half_spine)
     along = np.copysign(straight + frame.ring * np.where(back, math.pi - turn, turn), aside)
     return (r - frame.climb * along).astype(np.float32), along.astype(np.float32)

@@ -113,3 +113,43 @@ LOOKS = (
         specks=30.0,
     ),
 )
+
+OTHER_LOOKS = (
+    Look(  # bright, thick sheets, soft grain
+        scroll_id=10,
+        pitch=34.0,
+        pitch_std=0.35,
+        thickness=14.0,
+        split=4.5,
+        flakes=0.1,
+        bias=0.1,
+        air=60.0,
+        contrast=100.0,
+        blur=1.1,
+        halo=0.7,
+        halo_width=2.6,
+        noise=10.0,
+        noise_grain=1.2,
+        rings=1.0,
+        specks=15.0,
+    ),
+    Look(  # thin sheets in a tight winding, strong halo
+        scroll_id=20,
+        pitch=22.0,
+        pitch_std=0.3,
+        thickness=8.5,
+        split=3.0,
+        flakes=0.08,
+        bias=-0.1,
+        air=30.0,
+        contrast=60.0,
+        blur=1.0,
+        halo=1.3,
+        halo_width=1.8,
+        noise=9.0,
+        noise_grain=0.9,
+        rings=2.0,
+        specks=10.0,
+    ),
+)
+"""Scrolls that look like none of LOOKS: what a network learned on them is put to the test by those."""

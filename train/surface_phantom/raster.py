@@ -1,15 +1,15 @@
 """From sheets to voxels: how much papyrus each one holds, and how far it is from the next recto face."""
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from surface_kernel import machine
+from surface_kernel.compiled import compiled
 from surface_phantom.fields import Field
 from surface_phantom.geometry import STEP, Frame, Sheets
 
@@ -81,12 +81,12 @@ def rasterise(*, frame: Frame, sheets: Sheets, fibres: Field, shape_zyx: tuple[i
         depth[slab] = depths
 
     starts = range(0, shape_zyx[0], _SLAB)
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+    with ThreadPoolExecutor(min(machine.cores(), 8)) as pool:
         list(pool.map(fill, starts))
     return Solid(density=density, nearest=nearest, depth=depth)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _place(z, y, x, numbers, warp):  # type: ignore[no-untyped-def]
     """Return r, along, the straight part of along and the angle, of one point; `geometry.coordinates` and the warp."""
     dy = y - numbers.centre_y - numbers.lean_y * z
@@ -105,7 +105,7 @@ def _place(z, y, x, numbers, warp):  # type: ignore[no-untyped-def]
     return r, along, sign * straight, sign * turn
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _warp_at(warp, z, y, x):  # type: ignore[no-untyped-def]
     """Return the warp at a point, interpolated linearly between its nodes."""
     z, y, x = z / STEP, y / STEP, x / STEP
@@ -120,7 +120,7 @@ def _warp_at(warp, z, y, x):  # type: ignore[no-untyped-def]
     return near * (1 - a) + far * a
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _node(t, z, faces):  # type: ignore[no-untyped-def]
     """Return the node below a position in the maps and the way to the next one; beyond the edge it stays there."""
     t = min(max(t, 0.0), faces.shape[1] - 1.001)
@@ -128,7 +128,7 @@ def _node(t, z, faces):  # type: ignore[no-untyped-def]
     return int(t), int(z), t - int(t), z - int(z)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _at(faces, k, node):  # type: ignore[no-untyped-def]
     """Return the face of sheet k at a node, interpolated linearly."""
     i, j, a, b = node
@@ -137,7 +137,7 @@ def _at(faces, k, node):  # type: ignore[no-untyped-def]
     ) * a
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _map_at(maps, k, node, m):  # type: ignore[no-untyped-def]
     """Return map m of sheet k at a node, interpolated linearly."""
     i, j, a, b = node
@@ -146,14 +146,14 @@ def _map_at(maps, k, node, m):  # type: ignore[no-untyped-def]
     ) * a
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _beyond(z, y, x, k, numbers, warp, drawn):  # type: ignore[no-untyped-def]
     """Return how far r lies beyond the face of sheet k as the annotators drew it."""
     r, along, _, _ = _place(z, y, x, numbers, warp)
     return r - _at(drawn, k, _node((along - numbers.along_start) / STEP, z, drawn))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _depth(z, y, x, k, numbers, warp, drawn):  # type: ignore[no-untyped-def]
     """Return the signed distance to the drawn face of sheet k, voxels.
 
@@ -168,20 +168,20 @@ def _depth(z, y, x, k, numbers, warp, drawn):  # type: ignore[no-untyped-def]
     return f / max(math.sqrt(fz * fz + fy * fy + fx * fx), 0.3)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _between(value, low, high):  # type: ignore[no-untyped-def]
     """Return the share of a voxel at `value` that lies in low..high, its edges softened over one voxel."""
     return min(max(value - low + 0.5, 0.0), 1.0) * min(max(high - value + 0.5, 0.0), 1.0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _fibre(fibres, depth, across, along):  # type: ignore[no-untyped-def]
     """Return the texture of a voxel."""
     n = fibres.shape
     return fibres[int(depth) % n[0], math.floor(across) % n[1], math.floor(along) % n[2]]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _papyrus(d, z, k, way, node, maps, fibres):  # type: ignore[no-untyped-def]
     """Return the density at depth d of sheet k; `way` is the voxels along it. The maps are numbered as in MAPS."""
     verso_end, flake_end = _map_at(maps, k, node, 2), _map_at(maps, k, node, 4)
@@ -204,7 +204,7 @@ def _papyrus(d, z, k, way, node, maps, fibres):  # type: ignore[no-untyped-def]
     return max(max(recto, verso), flake) * _map_at(maps, k, node, 5)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _fill(start, numbers, warp, face, drawn, maps, fibres, density, nearest, depth):  # type: ignore[no-untyped-def]
     """Fill one slab that begins at slice `start`."""
     sheets = face.shape[0]

@@ -4,7 +4,6 @@ Two tables are printed; JSON, CSV and a breakdown per case are written on reques
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,11 +15,12 @@ from tqdm import tqdm
 
 from surface_score.breakdown import worst_first
 from surface_score.cases import FilePair, score_pairs
+from surface_score.compiled import allowed_cores
 from surface_score.leaderboard import CaseScore
-from surface_score.masks import MaskError, find_masks, pair_by_id
+from surface_score.masks import MaskError, find_masks, pair_by_id, passed_over
 from surface_score.report import as_csv, as_json, as_tables, write_file
 
-SCORED, FAILED = 0, 1
+SCORED, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,11 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_file(arguments.csv, as_csv(scores))
     except (MaskError, OSError) as error:
         return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
     except BrokenProcessPool:
         return _fail(
             f"expected {arguments.workers} live worker processes, got a dead one; with fewer --workers, each has more "
             "memory"
         )
+    for path in (arguments.pred, arguments.truth):
+        if names := passed_over(path):
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            warnings.append(f"{path}: the competition's scorer reads *.tif alone: {shown} passed over")
     for warning in warnings:
         print(f"surface_score: warning: {warning}", file=sys.stderr)
     print(as_tables(scores))
@@ -62,7 +68,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--explain", type=Path, metavar="DIR", help="break the score down per case; write the report to DIR"
     )
-    cores = os.cpu_count() or 1
+    cores = allowed_cores()
     parser.add_argument(
         "--workers", type=_at_least_one, default=cores, metavar="N", help="processes (default: %(default)s)"
     )
@@ -112,9 +118,9 @@ def _score_all(
     return scores, warnings
 
 
-def _fail(reason: str) -> int:
+def _fail(reason: str, code: int = FAILED) -> int:
     print(f"surface_score: {reason}", file=sys.stderr)
-    return FAILED
+    return code
 
 
 if __name__ == "__main__":

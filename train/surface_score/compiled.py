@@ -1,5 +1,6 @@
-"""How this package compiles its loops with numba."""
+"""How this package compiles its loops with numba, and on how many cores it runs them."""
 
+import os
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -20,3 +21,9 @@ def compiled(function: _Function) -> _Function:
     except RuntimeError:
         compiled_function = numba.njit(nogil=True)(function)
     return cast(_Function, compiled_function)
+
+
+def allowed_cores() -> int:
+    """Return how many cores this process may use, which may be fewer than the machine has."""
+    counted = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
+    return counted or 1

@@ -118,6 +118,7 @@ def octant_losses(octants: tuple[Octant, ...]) -> tuple[OctantLoss, ...]:
     score = topo_score(total(octants))
     losses = []
     for octant in octants:
+        # The score is a ratio of sums over all octants, so what one octant costs depends on the others.
         others = [other for other in octants if other is not octant]
         components, tunnels, cavities = octant.matchings
         corrected = Octant(octant.box, (components.corrected, tunnels.corrected, cavities.corrected))
@@ -133,6 +134,7 @@ def _surface_loss(far: FarElements, threads: int | None) -> SurfaceLoss:
     share = min(float(far.areas.sum()) / far.area, 1.0)
     if not len(far.other_corners):
         return SurfaceLoss(share, float("inf"), _voxel(far.voxels[0]))
+    # An unbalanced tree is built in a fraction of the time, and is asked only once.
     distances = cKDTree(far.other_corners, balanced_tree=False, compact_nodes=False).query(
         far.corners, workers=threads or -1
     )[0]
@@ -149,6 +151,7 @@ def _regions(surfaces: tuple[FarElements, FarElements], shape_zyx: tuple[int, ..
     regions = []
     for worst in np.argsort(-lost, kind="stable")[:_LISTED]:
         inside = voxels[cell.ravel() == worst]
+        # A voxel of the region itself: the mean of a curved surface may lie beside it.
         middle = inside[np.abs(inside - inside.mean(axis=0)).sum(axis=1).argmin()]
         starts = [int(start) * REGION_VOXELS for start in cells[worst]]
         z, y, x = (

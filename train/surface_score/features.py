@@ -64,6 +64,7 @@ def find_cavities(mask: Mask) -> Cavities:
     """Return the components of a mask's background, as `Cavities` describes them."""
     labels: Labels
     labels, number = cc3d.connected_components((~mask).view(np.uint8), connectivity=26, return_N=True)
+    # A component of the background that reaches any face of the volume is open to the outside.
     enclosed = np.ones(number + 1, np.bool_)
     enclosed[0] = False
     for axis in range(3):

@@ -3,7 +3,6 @@
 The score is 0.30 · topology + 0.35 · surface Dice + 0.35 · VOI score; a submission's is the mean over its volumes.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surface_score.betti import Octant, match_octants, topo_score, total
+from surface_score.compiled import allowed_cores
 from surface_score.surface_dice import surface_dice
 from surface_score.voi import variation_of_information
 
@@ -157,7 +157,7 @@ def score_masks(masks: Masks, threads: int | None = None) -> CaseScore:
     """Return the score of two masks; `threads` as in `score_case`."""
     box = _box_around(masks.predicted | masks.truth)
     predicted, truth = masks.predicted[box], masks.truth[box]
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or allowed_cores()) as pool:
         varied = pool.submit(variation_of_information, predicted, truth)
         # Octants are cut from the whole volume: topology depends on the background around the foreground.
         octants = match_octants(masks.predicted, masks.truth, pool)

@@ -22,6 +22,9 @@ _LISTED_IDS = 20
 _LISTED_VALUES = 5
 
 
+_SUFFIXES = (".tif", ".tiff", ".npy")  # of what others of our commands call a volume; the scorer reads .tif alone
+
+
 class MaskError(ValueError):
     """Files that cannot be scored; the message names the file or id, what was expected and what it is."""
 
@@ -36,7 +39,7 @@ class MaskFile:
     @property
     def id(self) -> str:
         """Return the file's name up to its first dot."""
-        return PurePosixPath(self.name).name.split(".")[0]
+        return _path_of(self.name).name.split(".")[0] if self.archive else PurePosixPath(self.name).name.split(".")[0]
 
     def __str__(self) -> str:
         return self.name if self.archive is None else f"{self.archive}:{self.name}"
@@ -56,7 +59,7 @@ def find_masks(path: Path) -> dict[str, MaskFile]:
         files = [MaskFile((path / name).as_posix()) for name in names]
     elif not path.is_file():
         raise MaskError(f"{path}: no such file or folder; expected a folder of .tif volumes, a zip or one .tif")
-    elif path.suffix == ".zip":
+    elif path.suffix.lower() == ".zip":
         files = [MaskFile(name, path) for name in _members(path)]
     else:
         files = [MaskFile(path.as_posix())]
@@ -69,14 +72,36 @@ def find_masks(path: Path) -> dict[str, MaskFile]:
     return {file.id: file for file in sorted(files, key=lambda file: file.id)}
 
 
+def passed_over(path: Path) -> list[str]:
+    """Return the files of a folder or zip that are volumes by their names elsewhere, and that the scorer does not read.
+
+    Hidden files are not among them.
+    """
+    if path.is_dir():
+        names = glob.glob("**/*", root_dir=path, recursive=True)  # noqa: PTH207 - as in find_masks
+    else:
+        names = _names(path) if path.suffix.lower() == ".zip" else []
+    return sorted(name for name in names if _path_of(name).suffix.lower() in _SUFFIXES and not name.endswith(".tif"))
+
+
 def _members(archive: Path) -> list[str]:
     """Return the members that the scorer's glob would see once they were unpacked."""
+    return [name for name in _names(archive) if name.endswith(".tif")]
+
+
+def _names(archive: Path) -> list[str]:
+    """Return the names in a zip that are not hidden."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            names = [PurePosixPath(name) for name in opened.namelist() if name.endswith(".tif")]
-    except (zipfile.BadZipFile, OSError) as error:
-        raise MaskError(f"{archive}: expected a submission.zip, got an unreadable zip ({_one_line(error)})") from error
-    return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
+            names = opened.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        raise MaskError(f"{archive}: expected a submission.zip, got an unreadable zip ({one_line(error)})") from error
+    return [name for name in names if not any(part.startswith(".") for part in _path_of(name).parts)]
+
+
+def _path_of(name: str) -> PurePosixPath:
+    """Return a member's name as a path: the standard of zips has forward slashes, some that write them do not."""
+    return PurePosixPath(name.replace("\\", "/"))
 
 
 def pair_by_id(predictions: dict[str, MaskFile], truths: dict[str, MaskFile]) -> list[tuple[MaskFile, MaskFile]]:
@@ -116,7 +141,7 @@ def read(file: MaskFile) -> Volume:
         pages = _pages(file)
     except Exception as error:  # on broken files Pillow raises OSError, TypeError, KeyError, SyntaxError, struct.error
         raise MaskError(
-            f"{file}: expected a TIFF of greyscale pages, got an unreadable one ({_one_line(error)})"
+            f"{file}: expected a TIFF of greyscale pages, got an unreadable one ({one_line(error)})"
         ) from error
     shapes = sorted({page.shape for page in pages})
     if len(shapes) > 1 or len(shapes[0]) != 2:
@@ -163,5 +188,6 @@ def _value_warnings(values: Volume, known: str) -> list[str]:
     return warnings
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's kind and message on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

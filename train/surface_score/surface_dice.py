@@ -9,7 +9,6 @@ element of the other surface lies within the tolerance, measured from corner to 
 
 import itertools
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from surface_score.compiled import compiled
+from surface_score.compiled import allowed_cores, compiled
 
 TOLERANCE_VOXELS = 2.0
 
@@ -76,6 +75,7 @@ def area_of_code() -> npt.NDArray[np.float64]:
     areas = np.empty(256)
     for code in range(256):
         inside = [voxel for bit, voxel in enumerate(cube) if code & (128 >> bit)]
+        # Marching cubes draws the same surface for a cube and its inverse.
         smaller = inside if len(inside) <= 4 else [voxel for voxel in cube if voxel not in inside]
         steps = [sum(a != b for a, b in zip(*pair, strict=True)) for pair in itertools.combinations(smaller, 2)]
         areas[code] = _AREA_OF_CASE[len(smaller), steps.count(1), steps.count(2)]
@@ -97,7 +97,7 @@ def surface_dice(prediction: _Mask, truth: _Mask, threads: int | None = None) ->
     """
     if prediction.shape != truth.shape or truth.ndim != 3:
         raise ValueError(f"expected masks of one shape (z, y, x), got {prediction.shape} and {truth.shape}")
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or allowed_cores()) as pool:
         predicted_codes = _encode(prediction, pool)
         true_codes = _encode(truth, pool)
         matched, total = _count(predicted_codes, true_codes, pool) + _count(true_codes, predicted_codes, pool)
@@ -111,7 +111,7 @@ def far_elements(prediction: _Mask, truth: _Mask, threads: int | None = None) ->
 
     The arguments are those of `surface_dice`.
     """
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or allowed_cores()) as pool:
         predicted_codes, true_codes = _encode(prediction, pool), _encode(truth, pool)
     return _far_elements(predicted_codes, true_codes), _far_elements(true_codes, predicted_codes)
 
@@ -135,6 +135,7 @@ def _encode(mask: _Mask, pool: ThreadPoolExecutor) -> _Codes:
     padded = np.pad(mask, 1)
     corners = tuple(length + 1 for length in mask.shape)
     framed = np.zeros([length + 2 * _REACH for length in corners], np.uint8)
+    # The frame is as wide as the tolerance, so no step from a corner leaves the flat array.
     inner = framed[tuple(slice(_REACH, _REACH + length) for length in corners)]
     list(pool.map(lambda part: _encode_slab(padded, inner, part.start, part.stop), _slabs(0, corners[0])))
     return framed
@@ -152,6 +153,7 @@ def _count(own: _Codes, other: _Codes, pool: ThreadPoolExecutor) -> _Counts:
 def _offsets_within_tolerance(shape_zyx: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Return the steps from a corner to all corners within the tolerance, in the flat array, nearest first."""
     steps = itertools.product(range(-_REACH, _REACH + 1), repeat=3)
+    # Most elements have their counterpart close by: with the nearest first, few steps are tried.
     near = sorted((step for step in steps if math.hypot(*step) <= TOLERANCE_VOXELS), key=lambda step: math.hypot(*step))
     return np.array([(z * shape_zyx[1] + y) * shape_zyx[2] + x for z, y, x in near], np.int64)
 
@@ -174,7 +176,9 @@ def _encode_slab(padded: _Mask, codes: _Codes, z_start: int, z_stop: int) -> Non
                 )
                 code = left << 1 | right
                 if x > 0:
+                    # All foreground is no surface either; one value for both makes the later tests one comparison.
                     codes[z, y, x - 1] = 0 if code == 255 else code
+                # The next corner sees this one's right half as its left.
                 left = right
 
 

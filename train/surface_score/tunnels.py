@@ -77,6 +77,7 @@ def _closing_voxels(mask: Mask) -> npt.NDArray[np.int64]:
 @compiled
 def _number_voxels(mask: Mask) -> _Numbers:
     """Number the voxels of a mask from 0 in scan order; the background, and a plane after each axis, is -1."""
+    # The added planes spare every neighbour test below the question whether it is still inside.
     number = np.full((mask.shape[0] + 1, mask.shape[1] + 1, mask.shape[2] + 1), -1, np.int32)
     voxels = 0
     for z in range(mask.shape[0]):
@@ -126,6 +127,7 @@ def _grow_forest(number: _Numbers) -> npt.NDArray[np.int32]:
                     while piece[head] != head:
                         piece[head] = piece[piece[head]]
                         head = piece[head]
+                    # A forest grows: an edge between two pieces joins them, one within a piece closes a loop.
                     sums[edge] = _CLOSING if tail == head else _NOTHING
                     piece[max(tail, head)] = min(tail, head)
     return sums
@@ -137,6 +139,7 @@ def _fill(number: _Numbers) -> _Loops:
     flat = number.ravel()
     strides = (number.shape[1] * number.shape[2], number.shape[2], 1)
     sums = _grow_forest(number)
+    # numba infers the type of a list from its elements, and an empty literal has none.
     none = [0 for _ in range(0)]
     loops = _Loops(sums, none.copy(), none.copy(), none.copy(), [0])
     for row in _rows(number.shape, strides):
@@ -144,6 +147,7 @@ def _fill(number: _Numbers) -> _Loops:
             for i, j in _SQUARES:
                 a, b, c, d = flat[at], flat[at + strides[i]], flat[at + strides[j]], flat[at + strides[i] + strides[j]]
                 if a >= 0 and b >= 0 and c >= 0 and d >= 0:
+                    # Most squares lie inside the solid, and three edges wind through nothing: one test does.
                     others = sums[3 * a + i] | sums[3 * a + j] | sums[3 * c + i]
                     last = sums[3 * b + j]
                     if others == _NOTHING and last <= _NOTHING:
@@ -207,6 +211,7 @@ def _fill_square(edges: tuple[int, int, int, int], loops: _Loops) -> None:
     if left == 0:
         return
     if last == _UNSEEN:
+        # No edge was left to be worth the others, so the square fills a loop that was open.
         _fill_youngest(_add(names, loops.worth, loops), loops.worth, loops)
     elif left == 1:
         sums[last] = max(names)
@@ -250,6 +255,7 @@ def _add(names: tuple[int, int, int, int], worth: list[int], loops: _Loops) -> l
     while waiting:
         loop = -heappop(waiting)
         odd = True
+        # Modulo 2 a loop that occurs twice cancels.
         while waiting and waiting[0] == -loop:
             heappop(waiting)
             odd = not odd
@@ -288,6 +294,7 @@ def _closed_by(mask: Mask, number: _Numbers, loops: _Loops) -> npt.NDArray[np.bo
 
     All cycles of the mask are filled. Each one that was open still ends at its youngest loop.
     """
+    # A copy: the other mask is measured against the same union.
     worth = loops.worth.copy()
     tails, heads, names = _edges_with_loops(mask, number, loops)
     parent = np.arange(number.max() + 1)

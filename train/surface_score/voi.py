@@ -60,6 +60,7 @@ def variation_of_information(prediction: _Mask, truth: _Mask) -> VariationOfInfo
     of_truth = table.sum(axis=1)[table.row]
     of_prediction = table.sum(axis=0)[table.col]
     return VariationOfInformation(
+        # H(P|G) = Σ p(g, p) · log2(p(g) / p(g, p)); the division by the number of voxels is left to the end.
         split_bits=float(joint @ np.log2(of_truth / joint)) / voxels,
         merge_bits=float(joint @ np.log2(of_prediction / joint)) / voxels,
     )
@@ -87,6 +88,7 @@ def _count_runs(g: _Labels, p: _Labels, shape: tuple[int, int]) -> csr_array:
     starts = np.flatnonzero(np.concatenate([[True], (g[1:] != g[:-1]) | (p[1:] != p[:-1])]))
     lengths = np.diff(starts, append=g.size)
     g, p = g[starts], p[starts]
+    # Voxels that are background in both are not drawn from.
     counted = (g > 0) | (p > 0)
     return coo_array((lengths[counted], (g[counted], p[counted])), shape).tocsr()
 

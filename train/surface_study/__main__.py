@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from surface_kernel.interrupts import status_of
+from surface_kernel.machine import cores
+
 DONE, FAILED = 0, 1
 log = logging.getLogger("surface_study")
 
@@ -29,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return FAILED
+    except KeyboardInterrupt as interrupt:
+        log.error("interrupted; run the same again to resume")
+        return status_of(interrupt)
     return DONE
 
 
@@ -83,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=int,
-        default=len(os.sched_getaffinity(0)),
+        default=cores(),
         metavar="N",
         help="processes at a time; 0 runs everything in this process (default: all cores)",
     )

@@ -53,7 +53,7 @@ def folder(work: Path, arm: Arm) -> Path:
 
 def is_done(path: Path, plan: StudyPlan) -> bool:
     """Whether an arm's RESULT or READ exists and belongs to this plan."""
-    return path.is_file() and json.loads(path.read_text())["plan"] == plan.digest
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["plan"] == plan.digest
 
 
 def train(work: Path, plan: StudyPlan, arm: Arm) -> None:
@@ -61,7 +61,7 @@ def train(work: Path, plan: StudyPlan, arm: Arm) -> None:
     place = folder(work, arm)
     run, file = place / "run", place / f"{arm.name}.toml"
     text = plan.settings_toml(arm)
-    if not file.is_file() or file.read_text() != text:
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         disk.put(file, text.encode())
@@ -108,7 +108,7 @@ def read(work: Path, plan: StudyPlan, arm: Arm) -> None:
 def load_result(work: Path, arm: Arm) -> ArmResult:
     """Return what `train` wrote."""
     place = folder(work, arm)
-    entries = json.loads((place / RESULT).read_text())
+    entries = json.loads((place / RESULT).read_text(encoding="utf-8"))
     volumes = tuple(Measured(**_with_tuple(row)) for row in entries["volumes"])
     picture = np.load(place / "picture.npy", allow_pickle=False)
     return ArmResult(
@@ -123,7 +123,7 @@ def load_result(work: Path, arm: Arm) -> ArmResult:
 
 def load_reading(work: Path, arm: Arm) -> tuple[Reading, float]:
     """Return what `read` wrote, and the seconds that it took."""
-    entries = json.loads((folder(work, arm) / READ).read_text())
+    entries = json.loads((folder(work, arm) / READ).read_text(encoding="utf-8"))
     return Reading(**entries["reading"]), entries["seconds"]
 
 
@@ -147,7 +147,7 @@ def _save_array(path: Path, array: npt.NDArray[np.float32]) -> None:
 
 def _epochs(table: Path) -> list[dict[str, float]]:
     """Return the numbers of log.csv; without a validation fold its columns of the validation are empty."""
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 

@@ -14,6 +14,7 @@ from surface_study.arm import ArmResult
 from surface_study.phantoms import LabelledPhantom
 from surface_study.plan import CONVENTIONS, PRESETS, StudyPlan
 from surface_study.table import Key
+from surface_train.records.figures import new_figure
 from surface_train.records.picture import compared, grey_rgb, painted
 
 if TYPE_CHECKING:
@@ -33,12 +34,8 @@ def draw(path: Path, *, plan: StudyPlan, results: Sequence[ArmResult], phantom: 
         results: Of all arms.
         phantom: The first test volume, of whose middle slice the results hold pictures.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = table.by_loss(results)
-    figure = Figure(figsize=(15, 12), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(15, 12), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.7))
     upper, lower = halves
     shares, scores, variances = upper.subplots(1, 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from surface_kernel import disk
+from surface_kernel.machine import cores
 from surface_study import chart, expectations, guide, phantoms, table
 from surface_study.expectations import grid
 from surface_study.findings import Findings, load
@@ -43,7 +44,7 @@ def write(work: Path, docs: Path, plan: StudyPlan) -> list[Path]:
     findings = load(work, plan, unseen)
     docs.mkdir(parents=True, exist_ok=True)
     text, picture = docs / f"{NAME}.md", docs / f"{NAME}.png"
-    by_hand = written_by_hand(text.read_text()) if text.is_file() else ""
+    by_hand = written_by_hand(text.read_text(encoding="utf-8")) if text.is_file() else ""
     chart.draw(picture, plan=plan, results=findings.results, phantom=unseen[0])
     disk.put(text, page(findings, by_hand).encode())
     return [text, picture]
@@ -204,8 +205,6 @@ Python {platform.python_version()}, {libraries}."""
 
 def machine() -> str:
     """Return the processor's name and how many cores this process may use."""
-    import os
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{models[0] if models else platform.machine()}, {cores()} cores"

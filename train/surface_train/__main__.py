@@ -3,15 +3,19 @@
 python -m surface_train phantom --out DIR
 python -m surface_train fit --settings FILE.toml --data DIR --fold K|all
 python -m surface_train audit PATH...
+python -m surface_train audit --data DIR
 """
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-DONE, FAILED = 0, 1
+from surface_kernel.interrupts import status_of, terminable
+
+DONE, FAILED, BELOW_ITS_BAR = 0, 1, 4
 log = logging.getLogger("surface_train")
 
 
@@ -19,18 +23,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     log.setLevel(logging.INFO)  # ours alone: libraries log at this level too
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.command == "audit" and not parsed.paths and parsed.data is None:
+        parser.error("audit: expected a PATH, or --data alone for the cases of a data folder, got neither")
     commands = {"phantom": phantom, "fit": fit, "audit": audit}
     try:
-        return commands[parsed.command](parsed)
+        with terminable():
+            return commands[parsed.command](parsed)
     except (ValueError, RuntimeError, OSError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return FAILED
+    except KeyboardInterrupt as interrupt:
+        log.error("%s", str(interrupt) or "interrupted")
+        return status_of(interrupt)
 
 
 def phantom(arguments: argparse.Namespace) -> int:
     """Generate a data set in the competition's layout: OUT/competition, and OUT/test_labels hidden from the kernel."""
-    from surface_phantom import write_dataset
+    from surface_phantom import LOOKS, OTHER_LOOKS, write_dataset
 
     size = tuple(arguments.size)
     made = write_dataset(
@@ -39,6 +50,7 @@ def phantom(arguments: argparse.Namespace) -> int:
         test_volumes=arguments.test_volumes,
         size_zyx=size,
         seed=arguments.seed,
+        looks=OTHER_LOOKS if arguments.looks == "other" else LOOKS,
     )
     log.info(
         "%s: %d training volumes, %.1f %% of their voxels surface, and %d test volumes",
@@ -51,7 +63,12 @@ def phantom(arguments: argparse.Namespace) -> int:
 
 
 def fit(arguments: argparse.Namespace) -> int:
-    """Train, average the weights, validate them, and write one weights file into OUT."""
+    """Train, average the weights, validate them, and write one weights file into OUT.
+
+    Exit code 4 where the weights predict the same everywhere, 130 or 143 for a run that a signal stopped.
+    """
+    from surface_kernel.networks import weights
+    from surface_kernel.runs.report import validation_fault
     from surface_train import settings
     from surface_train.loop.fit import Request, forecast
     from surface_train.loop.fit import fit as train
@@ -66,19 +83,39 @@ def fit(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         device=arguments.device,
         budget_s=arguments.budget_s,
+        plan_s=arguments.plan_s,
+        steps=arguments.steps,
     )
     if arguments.estimate:
         log.info("%s", forecast(request))
         return DONE
-    log.info("weights: %s", train(request))
-    return DONE
+    shipped = train(request)
+    log.info("weights: %s", shipped)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks for all
+        _leave_page(request.out)
+    return BELOW_ITS_BAR if validation_fault(weights.describe(shipped).provenance) else DONE
+
+
+def _leave_page(run: Path) -> None:
+    from surface_kernel.page import leave_page
+
+    if said := leave_page(run / "page.html", run=run):
+        log.info("%s", said)
 
 
 def audit(arguments: argparse.Namespace) -> int:
-    """Sanity-check masks, probabilities or weights; exit code 1 for a uniform prediction or a file that is not one."""
+    """Sanity-check masks, probabilities or weights, or with --data alone the cases of a data folder.
+
+    Exit code 1 for a uniform prediction, a file that is none, or a case that cannot be trained on.
+    """
     from surface_train.checks.audit import audit as check
+    from surface_train.checks.audit import audit_data
 
     sound = True
+    if not arguments.paths:
+        result = audit_data(arguments.data)
+        log.info("%s", result.text)
+        return DONE if result.sound else FAILED
     for path in arguments.paths:
         try:
             result = check(path, arguments.data, arguments.device)
@@ -113,6 +150,12 @@ def _add_phantom(parser: argparse.ArgumentParser) -> None:
         help="shape of most volumes (320 320 320); every third is smaller or not a cube",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same data set (0)")
+    parser.add_argument(
+        "--looks",
+        choices=("usual", "other"),
+        default="usual",
+        help="which scrolls: 'other' look like none of the usual",
+    )
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
@@ -141,15 +184,26 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time limit: save, validate and exit within S seconds; --resume continues",
     )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--plan-s",
+        type=float,
+        metavar="S",
+        help="measure a few steps first, and lay the whole schedule out over S seconds; a resumed run keeps its plan",
+    )
+    length.add_argument("--steps", type=int, metavar="N", help="lay the schedule out over N steps")
     parser.add_argument(
         "--estimate", action="store_true", help="run a few steps and print expected time and memory; write nothing"
     )
 
 
 def _add_audit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=".tif, .npy or .safetensors")
+    parser.add_argument("paths", type=Path, nargs="*", metavar="PATH", help=".tif, .npy or .safetensors")
     parser.add_argument(
-        "--data", type=Path, metavar="D", help="also run the weights on up to two volumes from here (folder or .tif)"
+        "--data",
+        type=Path,
+        metavar="D",
+        help="also run the weights on up to two volumes from here (folder or .tif); without a PATH, check its cases",
     )
     parser.add_argument("--device", metavar="D", help="for --data: cpu, cuda or cuda:N")
 

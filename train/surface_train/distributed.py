@@ -4,17 +4,22 @@
 everything here costs nothing.
 """
 
+import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import distributed, nn
 
+from surface_kernel.interrupts import status_of
+
 _Item = TypeVar("_Item")
+log = logging.getLogger("surface_train")
 
 # Others wait while rank 0 writes files and the slowest scores its volumes; torch's own ten minutes are too few.
 _TIMEOUT = timedelta(hours=2)
@@ -63,7 +68,11 @@ class Group:
 
 @contextmanager
 def joined() -> Iterator[Group]:
-    """Join the group of processes that torchrun started, where it did, and leave it at the end."""
+    """Join the group of processes that torchrun started, where it did, and leave it at the end.
+
+    What is raised inside ends this process, after a line that says what it was: to leave the group means to wait for
+    the others, who wait for this one. torchrun then ends them.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Group()
@@ -71,8 +80,23 @@ def joined() -> Iterator[Group]:
     group = Group(rank=int(os.environ["RANK"]), size=size, local_rank=int(os.environ["LOCAL_RANK"]))
     if torch.cuda.is_available():
         torch.cuda.set_device(group.local_rank)
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    # What is gathered and decided goes over the CPU; gradients and weights where the network is.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=_TIMEOUT)
     try:
         yield group
-    finally:
-        distributed.destroy_process_group()
+    except BaseException as error:
+        _end(error, group.rank)
+    distributed.destroy_process_group()
+
+
+def _end(error: BaseException, rank: int) -> NoReturn:
+    """End this process at once, as an error that nobody caught would."""
+    if isinstance(error, KeyboardInterrupt | ValueError | RuntimeError | OSError):
+        log.error("error: process %d: %s", rank, " ".join(str(error).split()) or type(error).__name__)
+    else:
+        log.exception("process %d", rank)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status_of(error) if isinstance(error, KeyboardInterrupt) else 1)

@@ -25,7 +25,9 @@ class Buffers:
             for place, kept in enumerate(self._free):
                 if kept.shape == shape and kept.dtype == dtype:
                     return self._free.pop(place)
-        return torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
+        # Whatever mode the caller is in: the threads that write into it later are in none, and could not.
+        with torch.inference_mode(False):
+            return torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
 
     def give_back(self, tensors: Iterable[Tensor]) -> None:
         """Keep tensors that nobody reads or writes any more."""

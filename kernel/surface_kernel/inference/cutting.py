@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from surface_kernel.compiled import compiled
 from surface_kernel.inference.buffers import Buffers
 from surface_kernel.inference.sharing import Share
 from surface_kernel.inference.tiles import Grid, Index, Shape
@@ -70,6 +70,7 @@ class TileCutter:
         """
         self._volume, self._grid, self._batch, self._scanned = volume, grid, batch, scanned
         self._buffers, self._share = buffers, share
+        # A byte a voxel over the bus instead of four, and one upload serves every intensity.
         self._tables: Sequence[npt.NDArray[Any]] = [_GREYS] if device.is_gpu else tables
         self._dtype = torch.uint8 if device.is_gpu else torch.float32
 
@@ -85,6 +86,7 @@ class TileCutter:
         for table in self._tables if tiles else ():
             inputs.append(self._buffers.take((batch, *self._grid.tile_zyx), self._dtype))
             self._fill(corners, table, inputs[-1].numpy())
+            # Rows that fill up a short batch: whatever lay in the buffer could hold NaN, which costs time on a CPU.
             inputs[-1][len(tiles) :] = table[0].item()
         return TileBatch(tiles=tiles, empty=empty, corners=corners, inputs=inputs)
 
@@ -95,6 +97,7 @@ class TileCutter:
         def work(first: int, last: int) -> None:
             while first < last:
                 row, plane = divmod(first, depth)
+                # Threads share planes, not tiles: a batch may hold fewer tiles than there are threads.
                 end = min(depth, plane + last - first)
                 z, y, x = corners[row]
                 look_up(self._volume, z + plane, y, x, table, out[row, plane:end])
@@ -124,7 +127,7 @@ class TileCutter:
         return self._scanned is None or any_scanned(self._scanned, z, y, x, *self._grid.tile_zyx)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def look_up(volume: Bytes, z: int, y: int, x: int, table: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     """Fill `out` (z, y, x) with `table[grey]` of the box that begins at (z, y, x); beyond the volume grey is 0.
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch import nn
 
 from surface_kernel.inference import selftest, tiles
-from surface_kernel.inference.forward import Member, Pass, out_of_memory
+from surface_kernel.inference.forward import Member, Pass
 from surface_kernel.inference.predict import Logits, PredictionError, Predictor, Volume
 from surface_kernel.inference.selftest import Trial
 from surface_kernel.inference.settings import Settings
@@ -27,6 +27,7 @@ from surface_kernel.networks import cost, weights
 from surface_kernel.networks.architecture import DIVISOR
 from surface_kernel.networks.cost import Cost
 from surface_kernel.networks.device import Device
+from surface_kernel.networks.device_errors import out_of_memory
 from surface_kernel.networks.network import restore
 from surface_kernel.networks.placing import choose, place_copy, share_threads, within_memory
 from surface_kernel.networks.weights import Metadata, WeightsError
@@ -54,7 +55,8 @@ class ProbabilityStatistics:
 class Engine:
     """Loaded members and how their logits become masks. Close it, or use it in `with`, to end its threads.
 
-    LANES threads may predict at a time: their networks take turns.
+    LANES threads may predict at a time: their networks take turns. The device is not touched before the networks are
+    needed there, so that `tune` may find that it cannot be used.
     """
 
     def __init__(
@@ -76,7 +78,12 @@ class Engine:
         ]
         self.tile_s = 0.0
         """What a tile of the trained size takes; known after `tune`."""
-        self._place(device)
+        self._members: list[Member] = []
+        self._lanes: list[Predictor] = []
+        self._free: SimpleQueue[Predictor] = SimpleQueue()
+        self._placing = Lock()
+        self.device = device
+        share_threads(device)
 
     @classmethod
     def load(
@@ -129,9 +136,16 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and let go of the networks on the device."""
         for predictor in self._lanes:
             predictor.close()
+        self._members, self._lanes, self._free = [], [], SimpleQueue()
+
+    @property
+    def members(self) -> list[Member]:
+        """The networks on the device."""
+        self._place()
+        return self._members
 
     @property
     def threshold(self) -> float:
@@ -145,7 +159,14 @@ class Engine:
         return [metadata.intensity for metadata in self.metadata]
 
     def tune(self, volume: Volume) -> list[Trial]:
-        """Find the fastest way to run the networks on a tile of this volume, and take it. Raises DeviceError."""
+        """Find the fastest way to run the networks on a tile of this volume, and take it.
+
+        On a GPU a tile of the size that would be planned for this volume is tried too; where memory does not suffice,
+        the limit is halved until it does.
+
+        Raises:
+            DeviceError: where the device is not to be used; and whatever a GPU raises that breaks.
+        """
         best, trials = selftest.run(
             self.networks,
             self.intensities,
@@ -155,30 +176,63 @@ class Engine:
             device=self.device,
         )
         self.tile_s = best.tile_s
-        self.take(replace(best.device, compiled=self.settings.compiled))
-        return trials
+        device = replace(best.device, compiled=self.settings.compiled)
+        if device.tile_voxels and device.is_gpu:  # the limit was that of the precision that had been guessed
+            device = within_memory(device, self.cost)
+        self.take(device)
+        return trials + (self._try_planned(volume) if device.is_gpu else [])
+
+    def _try_planned(self, volume: Volume) -> list[Trial]:
+        """Halve the limit of tiles until memory suffices for one of those that are planned for a volume."""
+        failed = []
+        while not self._is_trained(grid := self.grid(volume.shape)) and not self._lanes[0].fits(volume, grid.tile_zyx):
+            failed.append(Trial(device=self.device, fault=f"memory did not suffice for a tile of {grid.tile_zyx}"))
+            self.limit_tiles(math.prod(grid.tile_zyx) // 2)
+        return failed
+
+    def check(self, volume: Volume) -> str:
+        """Return why the device, as it is, must not be used: a tile is not what the CPU computes. Empty: it may."""
+        return selftest.disagreement(
+            self.networks,
+            self.intensities,
+            volume=volume,
+            tile_zyx=self.metadata[0].tile_zyx,
+            threshold=self.threshold,
+            device=self.device,
+        )
 
     def take(self, device: Device) -> None:
         """Run on this device from here on."""
         self.close()
-        self._place(device)
-
-    def _place(self, device: Device) -> None:
         share_threads(device)
         self.device = device
-        self.members = [
-            Member(place_copy(network, device), metadata.intensity, exact=network)
-            for network, metadata in zip(self.networks, self.metadata, strict=True)
-        ]
-        turn = Lock()
-        self._lanes = [Predictor(self.members, device, turn) for _ in range(LANES)]
-        self._free: SimpleQueue[Predictor] = SimpleQueue()
-        for predictor in self._lanes:
-            self._free.put(predictor)
+        self._place()
+
+    def limit_tiles(self, voxels: int) -> None:
+        """Plan no larger tiles from here on: memory did not suffice for them, here or in another process."""
+        self.device = replace(self.device, tile_voxels=min(self.device.tile_voxels, voxels))
+
+    def _is_trained(self, grid: Grid) -> bool:
+        """Whether a grid's tiles are the least ones that there are."""
+        return grid.tile_zyx == self.metadata[0].tile_zyx
+
+    def _place(self) -> None:
+        with self._placing:
+            if self._lanes:
+                return
+            self._members = [
+                Member(place_copy(network, self.device), metadata.intensity, exact=network)
+                for network, metadata in zip(self.networks, self.metadata, strict=True)
+            ]
+            turn = Lock()
+            self._lanes = [Predictor(self._members, self.device, turn) for _ in range(LANES)]
+            for predictor in self._lanes:
+                self._free.put(predictor)
 
     @contextmanager
     def _lane(self) -> Iterator[Predictor]:
         """Take a predictor that nobody uses, and put it back."""
+        self._place()
         predictor = self._free.get()
         try:
             yield predictor
@@ -227,13 +281,15 @@ class Engine:
         stages: Sequence[int] | None = None,
         scanned: Volume | None = None,
         on_tiles: Callable[[int], object] = lambda count: None,
+        tile_voxels: int | None = None,
     ) -> ProbabilityStatistics:
         """Run some stages on a volume, and fill its mask, as far as the threshold, and the sums of its logits.
 
         `postprocess.mask.finish_mask` makes the final mask of it.
 
-        Where memory does not suffice for the planned tiles, not even one at a time and on the CPU, the volume is begun
-        again with smaller ones.
+        Where memory does not suffice for the planned tiles, not even one at a time, the volume is begun again with
+        smaller ones, and so are those after it. Only where no smaller ones are to be had, or where a later stage has
+        added to the sums, a tile that is too large for a GPU runs on the CPU.
 
         Args:
             volume: uint8 (z, y, x), an array or a memory map, as the next two.
@@ -244,6 +300,7 @@ class Engine:
             stages: consecutive; None: all.
             scanned: as `scanned` returned it: tiles without a scanned voxel are not run. None: all are.
             on_tiles: called with how many tiles are done.
+            tile_voxels: of a tile at most, as in `grid`.
 
         Raises:
             PredictionError: for logits that are not finite, or planes too wide for this machine's memory.
@@ -255,29 +312,40 @@ class Engine:
         if sums is None and len(stages) > 1:
             sums = np.empty(volume.shape, np.float32)
         first, incidents = stages[0], list[str]()
-        grid = self.grid(volume.shape)
+        grid = self.grid(volume.shape, tile_voxels)
         _check_memory(grid)
         moments, seconds = np.zeros(3), 0.0
-        tables = self._lanes[0].tables(volume)
+        tables = [intensity.table(volume) for intensity in dict.fromkeys(self.intensities)]
         while True:
+            smaller_voxels = math.prod(grid.tile_zyx) // 2
+            # What a later stage has added to the sums in part cannot be taken out again.
+            may_shrink = first == 0 and not self._is_trained(grid)
             try:
                 for stage in range(first, stages[-1] + 1):
                     target = _Target(stage=stage, mask=mask, sums=sums, scanned=scanned)
                     with self._lane() as predictor:
                         moments = self._stage(
-                            predictor, volume, grid=grid, tables=tables, target=target, on_tiles=on_tiles
+                            predictor,
+                            volume,
+                            grid=grid,
+                            tables=tables,
+                            target=target,
+                            on_tiles=on_tiles,
+                            to_cpu=not (may_shrink and stage == 0),
                         )
                         incidents += predictor.incidents
                         seconds += predictor.seconds
+                        too_large = predictor.too_large and not self._is_trained(grid)
+                    if too_large:
+                        self.limit_tiles(smaller_voxels)
                     first = stage + 1
                 break
             except (MemoryError, RuntimeError) as error:
-                smaller = self.grid(volume.shape, math.prod(grid.tile_zyx) // 2)
-                # What a later stage has added to the sums in part cannot be taken out again.
-                if not out_of_memory(error) or smaller.tile_zyx == grid.tile_zyx or first > 0:
+                if not out_of_memory(error) or not may_shrink or first > 0:
                     raise
-            incidents += [f"memory did not suffice: begun again with tiles of {smaller.tile_zyx}"]
-            grid = smaller
+            self.limit_tiles(smaller_voxels)
+            grid = self.grid(volume.shape, smaller_voxels)
+            incidents += [f"memory did not suffice: begun again with tiles of {grid.tile_zyx}"]
         count, total, squares = moments
         mean = float(total / max(count, 1))  # of a volume without a scan no tile is run
         variance = max(0.0, float(squares / max(count, 1)) - mean**2)
@@ -292,6 +360,7 @@ class Engine:
         tables: Sequence[Table],
         target: "_Target",
         on_tiles: Callable[[int], object],
+        to_cpu: bool,
     ) -> npt.NDArray[np.float64]:
         """Run one stage; return the moments of the probabilities over all stages so far."""
         passes = sum(len(done) for done in self.stages[: target.stage + 1])
@@ -321,6 +390,7 @@ class Engine:
             on_tiles=on_tiles,
             tables=tables,
             scanned=target.scanned,
+            to_cpu=to_cpu,
         )
         moments: npt.NDArray[np.float64] = np.sum(list(made), axis=0)
         return moments

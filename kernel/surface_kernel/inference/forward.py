@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from surface_kernel.inference.cutting import TileBatch
 from surface_kernel.inference.views import View
 from surface_kernel.networks.device import Device
+from surface_kernel.networks.device_errors import out_of_memory
 from surface_kernel.networks.placing import autocast
 from surface_kernel.volumes.intensity import Intensity, Table
 
@@ -48,7 +49,7 @@ class Forward:
     """Runs an ensemble on the batches of one volume.
 
     Where memory does not suffice for a batch, it is halved, for the rest of the volume too; a single tile that is too
-    large runs on the CPU in float32.
+    large runs on the CPU in float32, or is left to the caller.
 
     Args:
         ensemble: the networks.
@@ -56,6 +57,8 @@ class Forward:
         tables: what networks are fed for every grey value, one an intensity: float32 (256,).
         batch: tiles of a batch.
         report: called with a line about whatever a report should say.
+        on_pass: called after every pass on the CPU in place of a GPU, which may take minutes: work goes on.
+        to_cpu: whether a single tile that is too large runs on the CPU; else the error is raised.
     """
 
     def __init__(
@@ -66,17 +69,26 @@ class Forward:
         tables: Sequence[Table],
         batch: int,
         report: Callable[[str], object],
+        on_pass: Callable[[], object] = lambda: None,
+        to_cpu: bool = True,
     ) -> None:
         if not passes:
             raise ValueError("passes: expected at least one member and view, got none")
         self._ensemble, self._device, self._passes = ensemble, ensemble.device, passes
-        self._tables, self._together, self._report = tables, batch, report
+        self.too_large = False
+        """Whether some tile was too large and ran on the CPU."""
+        self._together, self._report, self._on_pass, self._to_cpu = batch, report, on_pass, to_cpu
+        self._tables = {"cpu": [torch.from_numpy(table) for table in tables]}  # by the name of a device
 
     @torch.inference_mode()
-    def logits(self, batch: TileBatch) -> Tensor:
-        """Return the logits summed over the passes: float32 (tile, z, y, x), on the device.
+    def logits(self, batch: TileBatch) -> list[Tensor]:
+        """Return the logits summed over the passes: float32 (tile, z, y, x), in parts that make up the batch.
 
-        On a GPU the work has only begun when this returns.
+        A part lies on the device, or on the CPU where it was computed there. On a GPU the work has only begun when this
+        returns.
+
+        Raises:
+            RuntimeError, MemoryError: where memory does not suffice for one tile and the CPU is not to be used.
         """
         made: list[Tensor] = []
         first = 0
@@ -89,16 +101,22 @@ class Forward:
                 continue
             if logits is None:
                 self._report(f"memory did not suffice for {batch.named(first)}: run on the CPU in float32")
-                logits = self._exact(part, "cpu").to(self._device.name)
+                logits, self.too_large = self._exact(part, "cpu"), True
             made.append(logits)
             first += len(logits)
-        return made[0] if len(made) == 1 else torch.cat(made)
+        return made
 
     @torch.inference_mode()
     def exact_logits(self, batch: TileBatch) -> Tensor:
         """Return the logits as `logits` does, computed in float32: on the CPU, memory of their own."""
-        # A copy: the network may give back its input, whose buffer serves other tiles soon.
-        return self._exact(batch.inputs, self._device.name).cpu().clone()
+        try:
+            # A copy: the network may give back its input, whose buffer serves other tiles soon.
+            return self._exact(batch.inputs, self._device.name).cpu().clone()
+        except (MemoryError, RuntimeError) as error:
+            if not self._device.is_gpu or not out_of_memory(error):
+                raise
+        self._report(f"memory did not suffice for {batch.named(0)}: run on the CPU in float32")
+        return self._exact(batch.inputs, "cpu").clone()
 
     def _unless_out_of_memory(self, inputs: Sequence[Tensor]) -> Tensor | None:
         try:
@@ -106,7 +124,7 @@ class Forward:
             with autocast(self._device):
                 return self._sum(inputs, self._device.name, lambda member: members[member].network)
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            if not out_of_memory(error) or (self._together == 1 and not self._to_cpu):
                 raise
         if self._device.is_gpu:  # only now: until here the error held what had been allocated
             torch.cuda.empty_cache()
@@ -119,19 +137,19 @@ class Forward:
         values = [rows.to(device_name, non_blocking=True)[:, None] for rows in inputs]
         if self._device.is_gpu:  # it was sent grey values, which are fewer bytes
             grey = values[0].int()
-            values = [torch.from_numpy(table).to(device_name)[grey] for table in self._tables]
+            values = [table[grey] for table in self._tables_on(device_name)]
         total: Tensor | None = None
         for member, view in self._passes:
             seen = view.of(values[self._ensemble.fed_with[member]])
             logits = view.undo(network(member)(seen))[:, 0].float()
             total = logits if total is None else total + logits
+            if device_name != self._device.name:
+                self._on_pass()
         assert total is not None  # there is a pass at least
         return total.contiguous()
 
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that a device's memory did not suffice."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text  # the CPU's allocator, cuBLAS
+    def _tables_on(self, device_name: str) -> list[Tensor]:
+        """Return the tables on a device: copied once, since a copy waits for all that the device is at."""
+        if device_name not in self._tables:
+            self._tables[device_name] = [table.to(device_name) for table in self._tables["cpu"]]
+        return self._tables[device_name]

@@ -24,9 +24,10 @@ from surface_kernel.inference.forward import Ensemble, Forward, Member, Pass
 from surface_kernel.inference.layers import LayerStore
 from surface_kernel.inference.sharing import shared_by
 from surface_kernel.inference.slab import NotFiniteError, Slab
-from surface_kernel.inference.tiles import Grid
-from surface_kernel.inference.views import UNTURNED, parse_all
+from surface_kernel.inference.tiles import Grid, Shape
+from surface_kernel.inference.views import UNTURNED, View, parse_all
 from surface_kernel.networks.device import Device
+from surface_kernel.networks.device_errors import out_of_memory
 from surface_kernel.networks.placing import set_current
 from surface_kernel.volumes.intensity import Table
 from surface_kernel.volumes.scanned import fill_unscanned
@@ -44,7 +45,7 @@ class Predictor:
     """Runs members on a device, one volume after another. Close it, or use it in `with`, to end its threads.
 
     incidents: what happened to the last volume that a report should say: memory that did not suffice, tiles that had
-    to be repeated. seconds: what it took, from its turn on.
+    to be repeated. seconds: what it took, from its turn on. too_large: whether its tiles were too large for the GPU.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Predictor:
         self.ensemble, self.device = Ensemble(members, device), device
         self.turn = nullcontext() if turn is None else turn
         self.incidents: list[str] = []
-        self.seconds = 0.0
+        self.seconds, self.too_large = 0.0, False
         self.buffers = Buffers(pinned=device.is_gpu)
         self.feeder = ThreadPoolExecutor(1, "feed", initializer=set_current, initargs=(device,))
         self.lander = ThreadPoolExecutor(1, "land", initializer=set_current, initargs=(device,))
@@ -83,6 +84,7 @@ class Predictor:
         on_tiles: Callable[[int], object] = lambda count: None,
         tables: Sequence[Table] | None = None,
         scanned: Volume | None = None,
+        to_cpu: bool = True,
     ) -> Iterator[Made]:
         """Predict a volume; yield what `finish` makes of one slab after the other, which make up the whole.
 
@@ -96,6 +98,7 @@ class Predictor:
             tables: what `tables` returned for this volume, if it was asked before.
             scanned: `volumes.scanned.scanned_bits` of the volume: tiles without any scanned voxel are not run, and
                 what lies under no other gets UNSCANNED_LOGIT. None: all are run.
+            to_cpu: whether tiles that are too large for a GPU run on the CPU; else what they raise is raised here.
 
         Raises:
             PredictionError: when logits are not finite, in float32 neither.
@@ -120,8 +123,39 @@ class Predictor:
             share=self.share,
             scanned=scanned,
         )
-        forward = Forward(self.ensemble, passes=passes, tables=tables, batch=batch, report=self.incidents.append)
+        forward = Forward(
+            self.ensemble,
+            passes=passes,
+            tables=tables,
+            batch=batch,
+            report=self.incidents.append,
+            on_pass=lambda: on_tiles(0),
+            to_cpu=to_cpu,
+        )
         yield from _VolumeRun(self, cutter=cutter, forward=forward, grid=grid, finish=finish, on_tiles=on_tiles).made()
+        self.too_large = forward.too_large
+
+    def fits(self, volume: Volume, tile_zyx: Shape) -> bool:
+        """Whether memory suffices for one tile of this shape on the device, whichever member sees it."""
+        forward = Forward(
+            self.ensemble,
+            passes=[(member, View()) for member in range(len(self.ensemble.members))],
+            tables=self.tables(volume),
+            batch=1,
+            report=self.incidents.append,
+            to_cpu=False,
+        )
+        inputs = [torch.zeros((1, *tile_zyx), dtype=torch.uint8)]
+        try:
+            forward.logits(TileBatch(tiles=[(0, 0, 0)], empty=[], corners=[(0, 0, 0)], inputs=inputs))[0].cpu()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            fits = False
+        else:
+            fits = True
+        torch.cuda.empty_cache()  # of a tile that no volume may have
+        return fits
 
     def tables(self, volume: Volume) -> list[Table]:
         """Return what networks are fed for every grey value of a volume, one an intensity: float32 (256,)."""
@@ -212,12 +246,12 @@ class _VolumeRun(Generic[Made]):
 
     def _start(self, batch: TileBatch) -> None:
         """Run a batch and let its logits come in. A GPU's have only been asked for when this returns."""
-        logits = self._forward.logits(batch)
+        parts = self._forward.logits(batch)
         if self._predictor.copies is None:
-            self._keep(batch, logits)
+            self._keep(batch, parts[0] if len(parts) == 1 else torch.cat(parts))
             self._layers.arrived(batch.tiles)
         else:
-            self._fetch(batch, logits, self._predictor.copies)
+            self._fetch(batch, parts, self._predictor.copies)
 
     def _keep(self, batch: TileBatch, logits: Tensor) -> None:
         """Hold logits that lie in the CPU's memory."""
@@ -227,17 +261,22 @@ class _VolumeRun(Generic[Made]):
         self._layers.put(batch.tiles, logits.numpy(), lambda: self._predictor.buffers.give_back(same))
         self._predictor.buffers.give_back(rows for rows in batch.inputs if not same or rows is not same[0])
 
-    def _fetch(self, batch: TileBatch, logits: Tensor, copies: torch.cuda.Stream) -> None:
+    def _fetch(self, batch: TileBatch, parts: Sequence[Tensor], copies: torch.cuda.Stream) -> None:
         """Let logits come in from a GPU, in a stream of their own beside the next batch's work."""
         buffers = self._predictor.buffers
-        landing = buffers.take(tuple(logits.shape), torch.float32)
+        landing = buffers.take((sum(map(len, parts)), *parts[0].shape[1:]), torch.float32)
         self._layers.put(batch.tiles, landing.numpy(), lambda: buffers.give_back([landing]))
         copies.wait_stream(torch.cuda.current_stream(self._predictor.device.name))
         with torch.cuda.stream(copies):
-            landing.copy_(logits, non_blocking=True)
+            first = 0
+            for logits in parts:
+                landing[first : first + len(logits)].copy_(logits, non_blocking=logits.is_cuda)
+                first += len(logits)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(copies)
-        logits.record_stream(copies)  # its memory must not serve the next batch before the copy is through
+        for logits in parts:
+            if logits.is_cuda:  # its memory must not serve the next batch before the copy is through
+                logits.record_stream(copies)
         self._coming.append((batch, self._predictor.lander.submit(self._land, batch, arrived)))
 
     def _land(self, batch: TileBatch, arrived: torch.cuda.Event) -> None:

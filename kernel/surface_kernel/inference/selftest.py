@@ -7,6 +7,7 @@ precision may cost. So a GPU whose convolutions are wrong or missing is found be
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from surface_kernel.inference.cutting import look_up
-from surface_kernel.inference.forward import out_of_memory
 from surface_kernel.networks.device import LAYOUTS, Device, DeviceError
+from surface_kernel.networks.device_errors import out_of_memory
 from surface_kernel.networks.placing import autocast, has_bfloat16, place_copy
 from surface_kernel.probability import logit, probabilities
 from surface_kernel.volumes.intensity import Intensity
@@ -79,28 +80,53 @@ def run(
     Raises:
         DeviceError: where the device does not even agree in float32.
     """
-    grey = _cut(volume, tile_zyx)
-    tiles = [torch.from_numpy(intensity.table(volume)[grey])[None, None] for intensity in intensities]
-    expected = [_logits(network, tile) for network, tile in zip(networks, tiles, strict=True)]
-    limit = logit(threshold)
-    bench = _Bench(networks, tiles=tiles, expected=expected, limit=limit)
+    bench = _Bench.of(networks, intensities, volume=volume, tile_zyx=tile_zyx, threshold=threshold)
     trials = [bench.time(candidate) for candidate in _candidates(device)]
     plain = [trial for trial in trials if trial.device.dtype == "float32"]
     if all(trial.fault for trial in plain):
         raise DeviceError(f"{device.name}: expected what the CPU computes, got {plain[0]}: this device is not used")
-    fastest = next(
-        trial
-        for trial in sorted(
-            trials, key=lambda trial: trial.tile_s * (1 if trial.device.dtype == "float32" else PENALTY)
-        )
-        if not trial.fault and bench.all_agree(trial.device)
-    )
+    in_order = sorted(trials, key=lambda trial: trial.tile_s * (1 if trial.device.dtype == "float32" else PENALTY))
+    fastest = next((trial for trial in in_order if not trial.fault and not bench.disagreement(trial.device, 1)), None)
+    if fastest is None:
+        raise DeviceError(f"{device.name}: expected all members to compute what they do on the CPU, got others")
     for batch in _BATCHES if device.is_gpu or fastest.tile_s < _LONG_S else ():
         trials.append(bench.time(replace(fastest.device, batch=batch)))
         if trials[-1].fault or trials[-1].tile_s > fastest.tile_s * (1 - LEAST_GAIN):
             break
         fastest = trials[-1]
     return fastest, trials
+
+
+def disagreement(
+    networks: Sequence[nn.Module],
+    intensities: Sequence[Intensity],
+    *,
+    volume: npt.NDArray[np.uint8],
+    tile_zyx: tuple[int, int, int],
+    threshold: float,
+    device: Device,
+) -> str:
+    """Return why a device that was agreed on must not be used here; empty where all members agree with the CPU.
+
+    The arguments are those of `run`; the device is taken as it is. Raises what a GPU raises that breaks.
+    """
+    bench = _Bench.of(networks, intensities, volume=volume, tile_zyx=tile_zyx, threshold=threshold)
+    return bench.disagreement(replace(device, compiled=False), 0)
+
+
+def remarks(device: Device, trials: Sequence[Trial]) -> list[str]:
+    """Return what a person should know of a GPU beside its trials."""
+    if not device.is_gpu:
+        return []
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    lines = [f"{torch.cuda.get_device_name(device.name)}, cuDNN {cudnn}"]
+    times_s = {trial.device.dtype: trial.tile_s for trial in reversed(trials) if trial.tile_s}
+    if times_s.get("float16", 0.0) > times_s.get("float32", float("inf")):
+        lines.append(
+            "float16 is slower than float32 here: this cuDNN has no fast 3-D convolutions in float16 for this network "
+            "on this GPU; another version of torch may"
+        )
+    return lines
 
 
 def _candidates(device: Device) -> Iterator[Device]:
@@ -142,6 +168,22 @@ class _Bench:
         self._networks, self._tiles, self._expected, self._limit = networks, tiles, expected, limit
         self._placed: dict[tuple[int, Device], nn.Module] = {}
 
+    @classmethod
+    def of(
+        cls,
+        networks: Sequence[nn.Module],
+        intensities: Sequence[Intensity],
+        *,
+        volume: npt.NDArray[np.uint8],
+        tile_zyx: tuple[int, int, int],
+        threshold: float,
+    ) -> Self:
+        """Return a bench for a tile of a volume, on which the CPU has computed what is expected."""
+        grey = _cut(volume, tile_zyx)
+        tiles = [torch.from_numpy(intensity.table(volume)[grey])[None, None] for intensity in intensities]
+        expected = [_logits(network, tile) for network, tile in zip(networks, tiles, strict=True)]
+        return cls(networks, tiles=tiles, expected=expected, limit=logit(threshold))
+
     def time(self, device: Device) -> Trial:
         """Run the first member a few times."""
         try:
@@ -155,26 +197,30 @@ class _Bench:
         tiles = self._tiles[0].to(device.name).expand(device.batch, -1, -1, -1, -1).contiguous()
         began_s, laps = time.perf_counter(), list[float]()
         logits = None
-        while not laps or (len(laps) < 4 and time.perf_counter() - began_s < _ENOUGH_S):
+        least = 2 if device.is_gpu else 1  # a GPU's first lap is a cold one: libraries load and choose
+        while len(laps) < least or (len(laps) < 4 and time.perf_counter() - began_s < _ENOUGH_S):
             lap_s = time.perf_counter()
             with autocast(device):
                 logits = _logits(network, tiles)  # the copy back waits for a GPU
             laps.append((time.perf_counter() - lap_s) / device.batch)
         assert logits is not None  # one lap is always run
         difference, dice = self._compare(0, logits)
-        fault = "" if difference <= LARGEST_DIFFERENCE and dice >= LEAST_DICE else "differs too much"
+        fault = "" if _agrees(difference, dice) else "differs too much"
         tile_s = min(laps[1:] or laps)
         return Trial(device=device, tile_s=tile_s, difference=difference, dice=dice, fault=fault)
 
-    def all_agree(self, device: Device) -> bool:
-        """Whether the other members agree on this device too."""
-        for member in range(1, len(self._networks)):
-            with autocast(device):
-                logits = _logits(self._place(member, device), self._tiles[member].to(device.name))
+    def disagreement(self, device: Device, first: int) -> str:
+        """Return how some member from the first one on differs on this device, or fails; empty where all agree."""
+        for member in range(first, len(self._networks)):
+            try:
+                with autocast(device):
+                    logits = _logits(self._place(member, device), self._tiles[member].to(device.name))
+            except (RuntimeError, MemoryError) as error:
+                return " ".join(str(error).split())[:200]
             difference, dice = self._compare(member, logits)
-            if difference > LARGEST_DIFFERENCE or dice < LEAST_DICE:
-                return False
-        return True
+            if not _agrees(difference, dice):
+                return f"member {member}: |Δp| {difference:.2g}, Dice {dice:.4f}: differs too much from the CPU"
+        return ""
 
     def _place(self, member: int, device: Device) -> nn.Module:
         """Place a member's network, and forget the one before."""
@@ -193,3 +239,7 @@ class _Bench:
         mask, true = logits > self._limit, expected > self._limit
         both = int(mask.sum()) + int(true.sum())
         return float(difference), 2 * int((mask & true).sum()) / both if both else 1.0
+
+
+def _agrees(difference: float, dice: float) -> bool:
+    return difference <= LARGEST_DIFFERENCE and dice >= LEAST_DICE

@@ -146,7 +146,7 @@ class Settings:
 def from_toml(path: Path, *, of_purpose: bool = False) -> Settings:
     """Read settings that a person wrote; `of_purpose` as `from_mapping` has it. Raises SettingsError."""
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: expected a settings file in TOML, which this is not: {error}") from error
     settings = Settings.from_mapping(entries, str(path), of_purpose=of_purpose)

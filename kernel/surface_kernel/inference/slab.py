@@ -35,6 +35,7 @@ class Slab:
     _moments: Doubles = field(init=False)
 
     def __post_init__(self) -> None:
+        # Kept over calls: what was blended before logits had to be repeated is not added a second time.
         self.done = np.zeros(self.z_end - self.z_start, np.bool_)
         self._moments = np.zeros((self.z_end - self.z_start, 3))
 

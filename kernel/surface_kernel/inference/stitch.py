@@ -17,6 +17,7 @@ import numpy.typing as npt
 from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
+from surface_kernel.compiled import compiled
 from surface_kernel.volumes.scanned import UNSCANNED_LOGIT
 
 Floats = npt.NDArray[np.float32]
@@ -63,7 +64,7 @@ class Output(NamedTuple):
     """bool (planes,): planes that are done are left alone."""
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _odd(values: Floats) -> np.float32:
     odd = np.float32(0)
     for place in range(values.size):  # in any order, so that it is done in vectors
@@ -175,7 +176,7 @@ def _add_moments(row: Floats, passes: int, unseen: np.float32, moments: Doubles)
             moments[2] += probability * probability
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def gather(tiles: Integers, axes: Axes, output: Output, first: int, last: int) -> None:
     """Blend planes `first` to `last` of a slab. Voxels of the padding are left out of everything.
 

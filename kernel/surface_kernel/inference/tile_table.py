@@ -59,6 +59,7 @@ class TileTable:
         if logits.shape[1:] != self._tile_zyx or len(logits) < len(indices):
             expected = (len(indices), *self._tile_zyx)
             raise ValueError(f"logits: expected the shape {expected}, got {logits.shape}")
+        # A batch may span two layers; it lives as long as its later one.
         self._held[self.slot(indices[-1][0])].append((logits, release))
         step_bytes = logits.itemsize * math.prod(self._tile_zyx)
         for row, (layer, y, x) in enumerate(indices):

@@ -17,7 +17,7 @@ ENCODERS = (
     *(f"efficientnet-b{size}" for size in range(8)),
     *(f"mobileone_s{size}" for size in range(5)),
 )
-RES_ENC_ENCODERS = ("resenc_s", "resenc_m", "resenc_l")
+RES_ENC_ENCODERS = ("resenc_xs", "resenc_s", "resenc_m", "resenc_l")
 DECODERS = ("Unet", "FPN", "Linknet", "ResEncUNet")
 NORMS = ("batch", "instance")
 LIBRARIES = ("segmentation-models-pytorch-3d", "dynamic-network-architectures")

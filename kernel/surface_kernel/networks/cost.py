@@ -32,7 +32,7 @@ def of(network: nn.Module, tile_zyx: tuple[int, int, int]) -> Cost:
     """Return what a tile of this shape, in voxels, costs a network, per voxel. The network is left as it is."""
     empty = copy.deepcopy(network).to("meta")
     tile = torch.empty((1, 1, *tile_zyx), device="meta")
-    with torch.inference_mode(), FlopCounterMode(display=False) as flops, _Alive() as alive:
+    with torch.inference_mode(), FlopCounterMode(display=False) as flops, AliveBytes() as alive:
         empty(tile)
     voxels = tile.numel()
     return Cost(
@@ -42,8 +42,8 @@ def of(network: nn.Module, tile_zyx: tuple[int, int, int]) -> Cost:
     )
 
 
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows how many bytes of tensors are alive."""
+class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows how many bytes of tensors are alive, of those that are made within it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -18,8 +18,10 @@ from surface_kernel.networks.stand_ins import stand_ins
 
 # Features and residual blocks of the six stages. M is what nnU-Net's ResEnc planner gives for patches of 128³ (Isensee
 # et al. 2024, "nnU-Net Revisited"): its L and XL are the same network on larger patches. Here L is M, half as wide
-# again, and S is for small GPUs and CPUs; both are this project's choice.
+# again, and S is for small GPUs and CPUs; both are this project's choice. XS is for two CPU cores: it begins with a
+# stride of two, so that no convolution runs at full resolution, and its output is folded (`_unfolded`).
 _RES_ENC_STAGES = {
+    "resenc_xs": ((8, 16, 32, 64, 96), (1, 1, 1, 1, 1)),
     "resenc_s": ((16, 32, 64, 128, 160, 160), (1, 1, 2, 2, 2, 2)),
     "resenc_m": ((32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6)),
     "resenc_l": ((48, 96, 192, 384, 480, 480), (1, 3, 4, 6, 6, 6)),
@@ -82,7 +84,7 @@ def supervise_deeply(module: nn.Module, on: bool) -> None:
         module: as `build` or `restore` made it.
         on: False, as built: logits of the tile's shape; the coarser outputs get no gradient, which
             DistributedDataParallel would wait for. True: a list of logits, these first, then those of every coarser
-            stage of the decoder, each half as long on every axis as the one before; five in all, down to a sixteenth.
+            stage of the decoder, each half as long on every axis as the one before; a stage of the encoder fewer.
 
     Raises:
         NetworkError: for a network without such outputs.
@@ -101,9 +103,10 @@ class _ResEncUNet(nn.Module):
 
     decoder: Any  # the library's class, which no module of ours imports before it is needed
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, *, folded: bool) -> None:
+        """Take the library's halves. folded: every output has eight channels, the logits of a 2×2×2 block."""
         super().__init__()
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder, self._folded = encoder, decoder, folded
         del decoder.encoder
         for block in self.modules():
             for name in [name for name, _ in block.named_children() if hasattr(block, "all_modules")]:
@@ -112,7 +115,15 @@ class _ResEncUNet(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor | list[Tensor]:
         logits: Tensor | list[Tensor] = self.decoder(self.encoder(tiles))
+        if self._folded:
+            logits = [_unfolded(each) for each in logits] if isinstance(logits, list) else _unfolded(logits)
         return logits[0] if isinstance(logits, list) and not self.training else logits
+
+
+def _unfolded(blocks: Tensor) -> Tensor:
+    """Return (batch, 1, 2z, 2y, 2x) of (batch, 8, z, y, x): channel 4i + 2j + k is the voxel (i, j, k) of a block."""
+    batch, _, z, y, x = blocks.shape
+    return blocks.view(batch, 2, 2, 2, z, y, x).permute(0, 4, 1, 5, 2, 6, 3).reshape(batch, 1, 2 * z, 2 * y, 2 * x)
 
 
 def _res_enc_unet(architecture: Architecture) -> nn.Module:
@@ -122,15 +133,16 @@ def _res_enc_unet(architecture: Architecture) -> nn.Module:
     except ModuleNotFoundError as error:
         raise NetworkError(_missing(architecture.library, error)) from error
     features, blocks = _RES_ENC_STAGES[architecture.encoder]
+    folded = architecture.encoder == "resenc_xs"
     module = ResidualEncoderUNet(
         input_channels=1,
         n_stages=len(features),
         features_per_stage=features,
         conv_op=nn.Conv3d,
         kernel_sizes=3,
-        strides=(1, *[2] * (len(features) - 1)),
+        strides=(2 if folded else 1, *[2] * (len(features) - 1)),
         n_blocks_per_stage=blocks,
-        num_classes=1,
+        num_classes=8 if folded else 1,
         n_conv_per_stage_decoder=1,
         conv_bias=True,
         norm_op=nn.InstanceNorm3d if architecture.norm == "instance" else nn.BatchNorm3d,
@@ -139,7 +151,7 @@ def _res_enc_unet(architecture: Architecture) -> nn.Module:
         nonlin_kwargs={"inplace": True},
     )
     module.apply(module.initialize)  # the last norm of every residual block is zero: each starts as the identity
-    return _ResEncUNet(module.encoder, module.decoder)
+    return _ResEncUNet(module.encoder, module.decoder, folded=folded)
 
 
 def _put_instance_norm(module: nn.Module) -> None:

@@ -53,11 +53,13 @@ def within_memory(device: Device, cost: Cost) -> Device:
         free_bytes = torch.cuda.get_device_properties(device.name).total_memory * _GPU_SHARE
     else:
         free_bytes = machine_bytes() * _CPU_SHARE * device.threads / cores()
+    # On a GPU logits wait in pinned memory: two volumes at a time for each, and torch rounds up to powers of two.
+    kept_by = 4 * max(1, torch.cuda.device_count()) if device.is_gpu else 1
     per_voxel = cost.activation_bytes * _DTYPES[device.dtype].itemsize / 4
     return replace(
         device,
         tile_voxels=int(min(free_bytes / per_voxel, _MOST_ELEMENTS / cost.elements)),
-        kept_bytes=int(machine_bytes() * _KEPT_SHARE * device.threads / cores()),
+        kept_bytes=int(machine_bytes() * _KEPT_SHARE * device.threads / cores() / kept_by),
     )
 
 

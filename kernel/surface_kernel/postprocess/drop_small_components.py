@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import cc3d
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from surface_kernel.compiled import compiled
 from surface_kernel.postprocess.steps import Connectivity
 from surface_kernel.volumes.volume import forget_planes
 
@@ -109,7 +109,7 @@ def _joined(sizes: npt.NDArray[np.int64], touching: Sequence[npt.NDArray[np.int6
     return joined
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _count(labels: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
     """Count the voxels of every label, 0 included: int64 (count + 1,)."""
     sizes = np.zeros(count + 1, np.int64)
@@ -118,7 +118,7 @@ def _count(labels: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
     return sizes
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _keep(labels: npt.NDArray[Any], wanted: npt.NDArray[np.bool_], mask: Mask) -> None:
     """Set `mask` to 1 where a voxel's label is wanted, else to 0."""
     depth, height, width = mask.shape

@@ -1,14 +1,16 @@
 """Volumes of a file or folder, each into a mask, probabilities or logits beside its name: what `predict` does."""
 
+import glob
 import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from surface_kernel import disk
 from surface_kernel.inference.settings import Settings, from_toml
+from surface_kernel.message import some_of
 from surface_kernel.networks.device import DeviceRequest
 from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.runs.messages import Done, LoadEngine, Ready, Unit
@@ -19,6 +21,7 @@ from surface_kernel.runs.report import Outcome
 from surface_kernel.volumes.header import VolumeError, read_header
 from surface_kernel.volumes.image_files import write_npy
 from surface_kernel.volumes.mask_files import write_mask
+from surface_kernel.volumes.names import SUFFIXES, find_volumes
 
 if TYPE_CHECKING:
     from surface_kernel.inference.predict import Logits
@@ -61,11 +64,15 @@ def predict(
     run = FilesRun(units, out=out, save=save, mask=chosen.mask)
     results: list[FileResult] = []
     if units:
-        with Pipeline(LoadEngine(files=tuple(weights), settings=chosen), run, device=device) as pipeline:
-            for result in pipeline.run():
-                run.progress.log(result.line)
-                results.append(result)
-        run.progress.close()
+        _remove_intermediate(units)  # of a run that was killed
+        try:
+            with Pipeline(LoadEngine(files=tuple(weights), settings=chosen), run, device=device) as pipeline:
+                for result in pipeline.run():
+                    run.progress.log(result.line)
+                    results.append(result)
+        finally:
+            run.progress.close()
+            _remove_intermediate(units)
     if left := len(units) - len(results):
         log.error("error: no worker was left for %d of %d volumes", left, len(units))
     predicted = sum(result.saved for result in results)
@@ -75,14 +82,14 @@ def predict(
 
 
 def _volumes(source: Path) -> list[Path]:
-    """Return the files of volumes. Raises MountError where there is none, or two of one name."""
+    """Return the files of volumes. Raises MountError where there is none, and ValueError for two of one name."""
     if not source.is_dir():
         return [source]
-    paths = sorted(path for path in source.iterdir() if path.suffix in (".tif", ".npy"))
+    paths, others = find_volumes(source)
+    if others:
+        log.info("%s: passed over, since volumes are named *%s: %s", source, ", *".join(SUFFIXES), some_of(others))
     if not paths:
         raise MountError(f"{source}: expected .tif or .npy volumes, got none")
-    if twice := [path.stem for path, other in pairwise(paths) if path.stem == other.stem]:
-        raise MountError(f"{source}: expected each name once, got {twice[0]!r} as .npy and as .tif")
     return paths
 
 
@@ -100,6 +107,14 @@ def _unit(path: Path, out: Path, *, save: str, rule: bool) -> Unit | None:
     mask, sums = (raw, None) if save == MASK else (None, raw)
     scanned = out / f"{path.stem}.scanned.partial" if rule else None
     return Unit(case=path.stem, path=path, shape_zyx=header.shape_zyx, mask=mask, sums=sums, scanned=scanned)
+
+
+def _remove_intermediate(units: Sequence[Unit]) -> None:
+    """Remove what lies between a worker and the file that is wanted, and what was being written of it."""
+    for path in filter(None, (each for unit in units for each in (unit.mask, unit.sums, unit.scanned))):
+        path.unlink(missing_ok=True)
+        for partial in path.parent.glob(f"{glob.escape(path.name)}.*{disk.PARTIAL}"):
+            partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)

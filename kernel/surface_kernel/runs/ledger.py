@@ -11,7 +11,6 @@ a run can be killed at any moment and leaves nothing that is not what it seems. 
 never used.
 """
 
-import fcntl
 import hashlib
 import json
 import re
@@ -64,13 +63,13 @@ class Ledger:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._of = folder, json.loads(json.dumps(dict(of)))
-        self._lock = (folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise LedgerError(f"{folder}: in use by another run; stop that one, or name another --scratch") from error
         self.notes: list[str] = []
+        try:
+            self._lock = disk.lock(folder / "lock")
+        except BlockingIOError as error:
+            raise LedgerError(f"{folder}: in use by another run; stop that one, or name another --scratch") from error
+        if self._lock is None:
+            self.notes.append(f"{folder} has no locks: nothing keeps another run from using it too")
         self.conditions: RunConditions | None = None
         self.records: dict[str, list[UnitRecord]] = {}
         self.kept: dict[str, tuple[KeptMask, bytes]] = {}
@@ -161,7 +160,8 @@ class Ledger:
 
     def close(self) -> None:
         """Let another process have it."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def remove(self) -> None:
         """Remove it, when there is nothing left to resume."""

@@ -1,7 +1,7 @@
 """What travels between the first process and its workers: plain records, without torch.
 
-to a worker      Unit, Device
-from a worker    Loaded, Ready, TilesDone, Done, Failed
+to a worker      Unit, Device, TileLimit
+from a worker    Loaded, Ready, TilesDone, TileLimit, Done, Failed, DeviceLost
 """
 
 import math
@@ -57,6 +57,8 @@ class Unit:
     """Of the image that the stages before were predicted from; None: any."""
     record: Path | None = None
     """Where to write that the unit is done, once its other files are complete; None: nowhere."""
+    trained_tile: bool = False
+    """Whether to take tiles of the trained size only: an earlier try was killed for its memory."""
 
     @property
     def voxels(self) -> int:
@@ -144,6 +146,22 @@ class TilesDone:
     count: int
 
 
+@dataclass(frozen=True)
+class TileLimit:
+    """Memory does not suffice for larger tiles: no worker is to plan any from here on."""
+
+    voxels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceLost:
+    """The worker's GPU cannot be used on by this process, which ends; what it had is to be done elsewhere."""
+
+    error: str
+    again: bool
+    """Whether another process may try the same GPU: not where it computes something wrong."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Failed:
     """The worker cannot go on at all."""
@@ -151,7 +169,7 @@ class Failed:
     error: str
 
 
-Message = Loaded | Ready | TilesDone | Done | Failed
+Message = Loaded | Ready | TilesDone | TileLimit | Done | Failed | DeviceLost
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,22 +9,26 @@ it keeps no network waiting. At most FINISHING finished units are waited for at 
 only.
 """
 
-from collections import deque
+import signal
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Generic, Protocol, Self, TypeVar
 
+from surface_kernel.machine import killed_for_memory
 from surface_kernel.networks.device import DeviceRequest
 from surface_kernel.runs.messages import (
     FINISHING,
     UNITS_AHEAD,
+    DeviceLost,
     Done,
     Failed,
     Load,
     Loaded,
     Ready,
+    TileLimit,
     TilesDone,
     Unit,
     error_text,
@@ -33,6 +37,7 @@ from surface_kernel.runs.worker import lower_priority
 from surface_kernel.runs.worker_process import WorkerProcess
 
 RESTARTS = 12  # of all workers together: three for each of a few volumes that crash every worker
+GPU_RESTARTS = 2  # of a GPU that broke: after another time it is left alone
 _POLL_S, _FINISHING_POLL_S = 0.5, 0.05
 Finished = TypeVar("Finished")
 FinishedOnly = TypeVar("FinishedOnly", covariant=True)
@@ -97,8 +102,9 @@ class Pipeline(Generic[Finished]):
         Args:
             load: returns the engine, in a worker.
             handler: has the units.
-            device: without one every GPU gets a worker, or the CPU. Without an agreed one the first worker tests what
-                there is on the first volume, and the others run as it does.
+            device: without a name, or with "cuda", every GPU gets a worker; without any the CPU takes over where no
+                GPU can be used. Without an agreed one the first worker tests what there is on the first volume; the
+                others run as it does, once they have computed a tile as it should be.
             workers: at least.
             threads: of a worker, for torch; None: as many as there are cores.
         """
@@ -106,7 +112,9 @@ class Pipeline(Generic[Finished]):
         self._load, self._handler, self._threads = load, handler, threads
         self._device_name, self._device = request.name, request.agreed
         self._restarts, self._ready, self._never_loaded = RESTARTS, False, 0
+        self._lost: Counter[str] = Counter()  # how often the GPU of a worker broke, by its name
         self.given_up = False
+        self._killed_for_memory = killed_for_memory()
         self._left_over: deque[Unit] = deque()  # of workers that died
         self._workers = [self._start(request.name) for _ in range(workers)]
 
@@ -152,13 +160,14 @@ class Pipeline(Generic[Finished]):
                 yield finishing.popleft().result()
 
     def _start(self, device_name: str | None) -> WorkerProcess:
-        worker = WorkerProcess(self._load, device_name, self._threads)
+        worker = WorkerProcess(self._load, device_name, threads=self._threads, or_cpu=self._device_name is None)
         self._set_device(worker)  # before any unit, or it would test the device on the first one
         return worker
 
     def _set_device(self, worker: WorkerProcess) -> None:
         if self._device is not None:
-            worker.set_device(replace(self._device, name=worker.device_name or self._device.name))
+            name = worker.device_name if self._device.is_gpu else None
+            worker.set_device(replace(self._device, name=name or self._device.name))
 
     def _hand_out(self) -> None:
         """Hand every worker what it may have, the least busy one first.
@@ -196,25 +205,82 @@ class Pipeline(Generic[Finished]):
                     self._on_loaded(worker, message.gpus)
                 case Ready():
                     worker.on_ready()
-                    self._on_ready(message)
+                    self._on_ready(worker, message)
+                case TileLimit():
+                    self._on_limit(worker, message)
                 case Failed():
-                    yield from self._replace_worker(worker, message.error)
+                    if not self._ready:
+                        yield from self._replace_worker(worker, message.error)
+                    else:  # one that was to run as the first does
+                        self._on_lost(worker, DeviceLost(error=message.error, again=False))
+                case DeviceLost():
+                    self._on_lost(worker, message)
 
     def _on_loaded(self, worker: WorkerProcess, gpus: int) -> None:
         """Start a worker for each of several GPUs, where the first worker sees them."""
         worker.loaded = True
-        if worker is self._workers[0] and self._device_name is None and len(self._workers) < gpus:
+        if self._device is not None and not self._device.is_gpu:
+            return
+        if worker is self._workers[0] and self._device_name in (None, "cuda") and len(self._workers) < gpus:
             self._workers += [self._start(f"cuda:{number}") for number in range(len(self._workers), gpus)]
             self._handler.on_workers(len(self._workers))
 
-    def _on_ready(self, ready: Ready) -> None:
+    def _on_ready(self, first: WorkerProcess, ready: Ready) -> None:
         """Let all workers run as the first one does; the others are ready later."""
         if self._ready:
             return
         self._ready, self._device = True, ready.device
-        for worker in self._workers[1:]:
-            self._set_device(worker)
+        if not ready.device.is_gpu:  # the GPUs are no better than the one that was tested and refused
+            on_gpus = [worker for worker in self._workers if (worker.device_name or "cpu") != "cpu"]
+            for worker in on_gpus:
+                if worker is not first:
+                    self._let_go(worker)
+            if on_gpus:
+                self._handler.on_workers(len(self._workers))
+        for worker in self._workers:
+            if worker is not first:
+                self._set_device(worker)
         self._handler.on_ready(ready)
+
+    def _memory(self) -> str:
+        """Return how a killed worker's memory may have been the reason; empty where it was not."""
+        killed, self._killed_for_memory = self._killed_for_memory, killed_for_memory()
+        if killed is None or self._killed_for_memory is None:
+            return "perhaps for its memory"
+        return "for its memory" if self._killed_for_memory > killed else ""
+
+    def _on_limit(self, worker: WorkerProcess, limit: TileLimit) -> None:
+        """Let all workers, later ones too, plan tiles that are no larger than what one of them had memory for."""
+        if self._device is not None:
+            self._device = replace(self._device, tile_voxels=min(self._device.tile_voxels, limit.voxels))
+        for other in self._workers:
+            if other is not worker and other.device is not None:
+                other.limit_tiles(limit)
+
+    def _let_go(self, worker: WorkerProcess) -> None:
+        """End a worker; others do what it had."""
+        self._workers.remove(worker)
+        worker.end(at_once=True)
+        worker.remove_partial_files()
+        self._left_over.extend(worker.units)
+
+    def _on_lost(self, worker: WorkerProcess, lost: DeviceLost) -> None:
+        """Go on without a worker whose GPU is lost to it: with another on that GPU, with the others, with the CPU."""
+        name = worker.device_name or (self._device.name if self._device else "the GPU")
+        self._let_go(worker)
+        self._lost[name] += 1
+        self._handler.on_trouble(f"{name}: {lost.error}")
+        if lost.again and self._lost[name] <= GPU_RESTARTS:
+            self._workers.append(self._start(worker.device_name))
+        else:
+            self._handler.on_trouble(f"{name} is left alone from here on")
+        if not self._workers and self._device_name is None:
+            self._handler.on_trouble("no GPU is left: the CPU goes on")
+            self._ready, self._device = False, None  # it tests itself on the next volume
+            self._workers.append(self._start("cpu"))
+        self._handler.on_workers(len(self._workers))
+        if not self._workers:
+            self.given_up = True
 
     def _replace_worker(self, worker: WorkerProcess, fault: str = "") -> Iterator[Done]:
         """Start another worker in place of one that died, or that cannot go on at all, for the given fault.
@@ -231,7 +297,10 @@ class Pipeline(Generic[Finished]):
         if hopeless and not self._ready and not self._workers:
             raise WorkerError(fault or f"workers: expected one to load its engine, got {death} each time")
         if worker.units:
-            yield Done(unit=worker.units.popleft(), error=f"the worker died: {death}", again=True)
+            unit = worker.units.popleft()
+            if death == signal.SIGKILL.name and (why := self._memory()):  # the same again would end the same way
+                death, unit = f"{death}, {why}", replace(unit, trained_tile=True)
+            yield Done(unit=unit, error=f"the worker died: {death}", again=True)
         self._left_over.extend(worker.units)
         self._handler.on_trouble(f"a worker died: {death}")
         if self._restarts and not fault:

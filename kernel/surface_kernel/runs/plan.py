@@ -136,6 +136,7 @@ class Plan:
             earlier=earlier,
             image_sha256=volume.image_sha256,
             record=files.record,
+            trained_tile=volume.trained_tile,
         )
 
     # --- what became of it ----------------------------------------------------------------------------------------
@@ -164,6 +165,7 @@ class Plan:
     def _on_error(self, volume: VolumeProgress, done: Done) -> None:
         stage = done.unit.stage
         volume.failures += 1
+        volume.trained_tile |= done.unit.trained_tile
         if stage == 0 and done.unit.sums:
             self._sums_bytes -= volume.voxels * _SUMS_BYTES
         if done.again and volume.failures == 1:

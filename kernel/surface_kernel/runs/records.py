@@ -61,7 +61,7 @@ class RunConditions:
     def from_report(cls, path: Path) -> Self:
         """Read those of an earlier run out of its run_report.json. Raises RecordError."""
         try:
-            return cls.from_mapping(json.loads(path.read_text())["how"])
+            return cls.from_mapping(json.loads(path.read_text(encoding="utf-8-sig"))["how"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RecordError(f"{path}: expected a run_report.json that names a device, got {error!r}") from error
 

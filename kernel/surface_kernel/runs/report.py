@@ -17,6 +17,54 @@ UNIFORM_SHARES = (0.001, 0.95)  # outside of these a mask is called uniform: all
 LEAST_VARIANCE = 0.001  # of probabilities: below it a network says the same everywhere
 
 
+def uniform_fault(
+    foreground: float,
+    variance: float | None = None,
+    *,
+    shares: tuple[float, float] = UNIFORM_SHARES,
+    least_variance: float = LEAST_VARIANCE,
+) -> str:
+    """Return in what way a prediction is uniform, empty where it is not. NaN is uniform.
+
+    Args:
+        foreground: its share of surface, 0 to 1.
+        variance: of its probabilities; None for a mask, which has none of its own.
+        shares: the least and the greatest share that are none of a uniform prediction.
+        least_variance: of probabilities that are not uniform.
+    """
+    low, high = shares
+    if not foreground <= high:
+        return f"expected at most {100 * high:g}% foreground, got {foreground:.2%}"
+    if not foreground >= low:
+        return f"expected at least {100 * low:g}% foreground, got {foreground:.2%}"
+    if variance is not None and not variance >= least_variance:
+        return f"expected a variance of at least {least_variance:g}, got {variance:.2g}"
+    return ""
+
+
+def validation_fault(provenance: Mapping[str, Any]) -> str:
+    """Return in what way the validation was uniform that a weights file quotes, empty where it was not, or is none.
+
+    provenance: of the file; it holds the limits that its training had, where it is not an older one.
+    """
+    validation, limits = provenance.get("validation"), provenance.get("limits")
+    if not isinstance(validation, Mapping):
+        return ""
+    own = limits if isinstance(limits, Mapping) else {}
+    try:
+        return uniform_fault(
+            float(validation["foreground"]),
+            float(validation["variance"]),
+            shares=(
+                float(own.get("least_foreground", UNIFORM_SHARES[0])),
+                float(own.get("most_foreground", UNIFORM_SHARES[1])),
+            ),
+            least_variance=float(own.get("least_variance", LEAST_VARIANCE)),
+        )
+    except (KeyError, TypeError, ValueError):  # of another program: it says nothing that can be judged
+        return ""
+
+
 class Outcome(StrEnum):
     """How a command ended."""
 
@@ -96,6 +144,8 @@ class VolumeProgress:
     """Of its next unit."""
     late: bool = False
     """Whether it comes last of its stage, and alone, since a worker or a run may have died of it."""
+    trained_tile: bool = False
+    """Whether it takes tiles of the trained size only, since a worker was killed for its memory."""
     image_sha256: str | None = None
     sums_crc32: int | None = None
     seconds: float = 0.0

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from surface_kernel import disk
 from surface_kernel.networks.device import Device, DeviceError
 from surface_kernel.runs.messages import (
+    DeviceLost,
     Done,
     Failed,
     Load,
@@ -29,6 +30,7 @@ from surface_kernel.runs.messages import (
     Message,
     Ready,
     StoredSums,
+    TileLimit,
     TilesDone,
     Unit,
     error_text,
@@ -61,36 +63,65 @@ class _Decoded:
     image_sha256: str
 
 
-Queue = queue.Queue[Device | _Decoded | Done | None]  # Done: the volume could not be decoded; None: the end
+# Done: the volume could not be decoded; None: the end
+Queue = queue.Queue[Device | TileLimit | _Decoded | Done | None]
 
 
-def work(connection: Connection, load: Load, device_name: str | None, threads: int | None) -> None:
-    """Load an engine and predict units until the connection is closed; the first volume is decoded while it loads."""
+def work(
+    connection: Connection, load: Load, *, device_name: str | None, threads: int | None, or_cpu: bool = False
+) -> None:
+    """Load an engine and predict units until the connection is closed; the first volume is decoded while it loads.
+
+    Args:
+        connection: to the first process.
+        load: returns the engine.
+        device_name: as `placing.choose` takes it.
+        threads: for torch; None: as many as there are cores.
+        or_cpu: whether the CPU is taken where a GPU cannot be used: where nobody asked for that GPU.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     sys.setswitchinterval(_SWITCH_S)
     decoded: Queue = queue.Queue(maxsize=1)
     threading.Thread(target=_decode, args=(connection, decoded), daemon=True).start()
     send = _Sender(connection)
     try:
-        engine = load(device_name, threads)
+        engine, refused = _load(load, device_name=device_name, threads=threads, or_cpu=or_cpu)
     except Exception as error:
         send(Failed(error=error_text(error)))
         return
     with engine:
-        _serve(engine, device_name, decoded=decoded, send=send)
+        _serve(engine, refused=refused, or_cpu=or_cpu, decoded=decoded, send=send)
 
 
-def _serve(engine: "Engine", device_name: str | None, *, decoded: Queue, send: "_Sender") -> None:
+def _load(
+    load: Load, *, device_name: str | None, threads: int | None, or_cpu: bool
+) -> tuple["Engine", tuple[str, ...]]:
+    """Load the engine, on the CPU where a GPU's driver fails already here; return it and why, where that is so."""
+    from surface_kernel.networks.device_errors import device_broken, out_of_memory
+
+    try:
+        return load(device_name, threads), ()
+    except Exception as error:
+        if not (or_cpu and device_name != "cpu" and (device_broken(error) or out_of_memory(error))):
+            raise
+        refused = error_text(error)
+    return load("cpu", threads), (f"the GPU is not used: {refused}",)
+
+
+def _serve(engine: "Engine", *, refused: tuple[str, ...], or_cpu: bool, decoded: Queue, send: "_Sender") -> None:
     import torch
 
     from surface_kernel.inference.engine import LANES
 
     send(Loaded(gpus=torch.cuda.device_count() if engine.device.is_gpu else 0))
-    ready, under_way = False, threading.Semaphore(LANES)
+    ready, trusted, under_way = False, False, threading.Semaphore(LANES)
 
     def predict(item: _Decoded) -> None:
         try:
-            send(_predict(engine, item, _TileCounter(send)))
+            before = engine.device.tile_voxels
+            send(_predict(engine, item, count=_TileCounter(send), send=send))
+            if engine.device.tile_voxels < before:
+                send(TileLimit(engine.device.tile_voxels))
         finally:
             under_way.release()
 
@@ -99,13 +130,19 @@ def _serve(engine: "Engine", device_name: str | None, *, decoded: Queue, send: "
             if isinstance(item, Done):
                 send(item)
                 continue
+            if isinstance(item, TileLimit):
+                engine.limit_tiles(item.voxels)
+                continue
             if isinstance(item, Device) or not ready:
-                settled = _settle(engine, item, device_name)
+                settled = _settle(engine, item, refused=refused, or_cpu=or_cpu)
                 send(settled)
                 if isinstance(settled, Failed):
                     return
-                ready = True
+                ready, trusted = True, not isinstance(item, Device)
             if isinstance(item, _Decoded):
+                if not trusted:
+                    _check(engine, item, send)
+                    trusted = True
                 under_way.acquire()  # or volumes would pile up that are decoded and not begun
                 lanes.submit(predict, item)
 
@@ -153,7 +190,7 @@ def _decode(connection: Connection, decoded: Queue) -> None:
     lower_priority()
     while True:
         try:
-            message: Unit | Device = connection.recv()
+            message: Unit | Device | TileLimit = connection.recv()
         except (EOFError, OSError):
             # There is no more work, and this process ends by itself; or the first process is gone, and nobody waits
             # for what this one is at.
@@ -194,11 +231,11 @@ def _scan(voxels: volume.Volume, path: Path) -> volume.Volume:
 # --- the device ------------------------------------------------------------------------------------------------------
 
 
-def _settle(engine: "Engine", item: Device | _Decoded, device_name: str | None) -> Ready | Failed:
+def _settle(engine: "Engine", item: Device | _Decoded, *, refused: tuple[str, ...], or_cpu: bool) -> Ready | Failed:
     """Run the networks on the device that is given, or on what the start-up test on a volume finds fastest."""
     try:
         if isinstance(item, _Decoded):
-            return _ready(engine, _tune(engine, item.voxels, device_name))
+            return _ready(engine, [*refused, *_tune(engine, item.voxels, or_cpu)])
         engine.take(item)
         return _ready(engine, [])
     except Exception as error:
@@ -208,18 +245,39 @@ def _settle(engine: "Engine", item: Device | _Decoded, device_name: str | None) 
         return Failed(error=f"device: expected to run as agreed on {item}, got {error_text(error)}; {advice}")
 
 
-def _tune(engine: "Engine", voxels: volume.Volume, device_name: str | None) -> list[str]:
-    """Test the device, and the CPU where it fails and nobody asked for it; return the results in words."""
+def _tune(engine: "Engine", voxels: volume.Volume, or_cpu: bool) -> list[str]:
+    """Test the device, and the CPU where it fails in whatever way and may be replaced; return the results in words."""
+    from surface_kernel.inference.selftest import remarks
     from surface_kernel.networks.placing import choose, within_memory
 
     try:
-        return [str(trial) for trial in engine.tune(voxels)]
-    except DeviceError as error:
-        if device_name is not None or not engine.device.is_gpu:
+        trials = engine.tune(voxels)
+        return [*remarks(engine.device, trials), *(str(trial) for trial in trials)]
+    except (DeviceError, RuntimeError, MemoryError) as error:
+        if not or_cpu or not engine.device.is_gpu:
             raise
-        refused = error_text(error)
-    engine.take(within_memory(choose("cpu"), engine.cost))
+        refused = f"the GPU is not used: {error_text(error)}"
+    cpu = choose("cpu", engine.device.threads)
+    engine.take(within_memory(cpu, engine.cost) if engine.device.tile_voxels else cpu)
     return [refused, *(str(trial) for trial in engine.tune(voxels))]
+
+
+def _check(engine: "Engine", item: _Decoded, send: "_Sender") -> None:
+    """End this process where a GPU that another process agreed on computes something else than the CPU here."""
+    if not engine.device.is_gpu:
+        return
+    try:
+        error = engine.check(item.voxels)
+    except Exception as raised:
+        error = error_text(raised)
+    if error:
+        _lose(send, DeviceLost(error=f"not used, since it does not run as agreed: {error}", again=False))
+
+
+def _lose(send: "_Sender", lost: DeviceLost) -> None:
+    """Report that the GPU is lost to this process, and end it at once: nothing that others here compute may count."""
+    send(lost)
+    os._exit(1)
 
 
 def _ready(engine: "Engine", trials: Sequence[str]) -> Ready:
@@ -239,8 +297,10 @@ def _ready(engine: "Engine", trials: Sequence[str]) -> Ready:
 # --- predicting ------------------------------------------------------------------------------------------------------
 
 
-def _predict(engine: "Engine", item: _Decoded, count: _TileCounter) -> Done:
+def _predict(engine: "Engine", item: _Decoded, *, count: _TileCounter, send: _Sender) -> Done:
     """Predict a unit into its files, which appear when all are complete; the record comes last."""
+    from surface_kernel.networks.device_errors import device_broken
+
     unit = item.unit
     try:
         done = _fill(engine, item, count)
@@ -248,6 +308,8 @@ def _predict(engine: "Engine", item: _Decoded, count: _TileCounter) -> Done:
             disk.put(unit.record, UnitRecord.of(done).to_bytes())
         return done
     except Exception as error:  # whatever one volume brings about, the others must not pay for it
+        if engine.device.is_gpu and device_broken(error):
+            _lose(send, DeviceLost(error=error_text(error), again=True))
         return Done(unit=unit, error=error_text(error), again=_may_pass(error))
     finally:
         count.flush()
@@ -268,7 +330,13 @@ def _fill(engine: "Engine", item: _Decoded, count: _TileCounter) -> Done:
         mask = _mapped(mask_file, unit, "uint8") if mask_file else None
         sums = _mapped(sums_file, unit, "float32", earlier=unit.earlier) if sums_file else None
         statistics = engine.predict(
-            item.voxels, mask=mask, sums=sums, stages=unit.stages, scanned=item.scanned, on_tiles=count
+            item.voxels,
+            mask=mask,
+            sums=sums,
+            stages=unit.stages,
+            scanned=item.scanned,
+            on_tiles=count,
+            tile_voxels=0 if unit.trained_tile else None,
         )
         checksum = disk.checksum(sums_file) if sums_file and unit.sums and unit.record else None
     return Done(
@@ -294,6 +362,6 @@ def _mapped(path: Path, unit: Unit, dtype: str, *, earlier: StoredSums | None = 
 
 def _may_pass(error: BaseException) -> bool:
     """Whether what went wrong may go right the next time: a disk or a memory that was full, and the like."""
-    from surface_kernel.inference.forward import out_of_memory
+    from surface_kernel.networks.device_errors import out_of_memory
 
     return isinstance(error, OSError) or out_of_memory(error)

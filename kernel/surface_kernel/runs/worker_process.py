@@ -9,13 +9,13 @@ from multiprocessing.process import BaseProcess
 
 from surface_kernel import disk
 from surface_kernel.networks.device import Device
-from surface_kernel.runs.messages import Load, Unit
+from surface_kernel.runs.messages import Load, TileLimit, Unit
 from surface_kernel.runs.worker import work
 
 SILENCE_S = 300.0  # a ready worker with work hangs after so long without a message, or after its longest silence times
 _SILENCES = 20
 LOADING_SILENCE_S = 1800.0  # a first import from a slow disk, a compiler
-_DYING_S = 10.0
+_DYING_S, _ENDING_S = 10.0, 30.0
 _PRELOADED = ["surface_kernel.inference.engine", "torch.fx.experimental.symbolic_shapes"]  # the latter for `cost`: 1 s
 
 
@@ -26,7 +26,8 @@ class WorkerProcess:
     units: that it has, the oldest first.
     """
 
-    def __init__(self, load: Load, device_name: str | None, threads: int | None) -> None:
+    def __init__(self, load: Load, device_name: str | None, *, threads: int | None, or_cpu: bool) -> None:
+        """Start it. or_cpu: whether it may take the CPU where the GPU that it tests cannot be used."""
         self.device_name = device_name
         self.units: deque[Unit] = deque()
         self.loaded = self.ready = False
@@ -37,7 +38,8 @@ class WorkerProcess:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
         self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=work, args=(theirs, load, device_name, threads), daemon=True)
+        arguments = {"device_name": device_name, "threads": threads, "or_cpu": or_cpu}
+        self.process: BaseProcess = context.Process(target=work, args=(theirs, load), kwargs=arguments, daemon=True)
         self.process.start()
         theirs.close()
 
@@ -54,7 +56,11 @@ class WorkerProcess:
             self.device = device
             self._send(device)
 
-    def _send(self, message: Unit | Device) -> None:
+    def limit_tiles(self, limit: TileLimit) -> None:
+        """Let it plan no larger tiles."""
+        self._send(limit)
+
+    def _send(self, message: Unit | Device | TileLimit) -> None:
         with contextlib.suppress(OSError):  # it died, which is noticed where its messages are received
             self.connection.send(message)
 
@@ -85,9 +91,10 @@ class WorkerProcess:
     def end(self, at_once: bool) -> None:
         """Let it end by itself when it has nothing to do, or kill it."""
         self.connection.close()
-        if at_once:
-            self.process.kill()
-        self.process.join()
+        if not at_once:
+            self.process.join(_ENDING_S)
+        self.process.kill()
+        self.process.join(_DYING_S)  # one that hangs in a driver cannot be killed: it is left behind
 
     def remove_partial_files(self) -> None:
         """Remove what it was writing when it died."""

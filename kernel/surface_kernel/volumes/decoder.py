@@ -119,6 +119,7 @@ def _receive(stream: IO[bytes], out: "npt.NDArray[np.uint8]") -> int:
 
 def main(path: str, memory_bytes: int, cpu_s: int) -> None:
     """Run as the process that decodes: take the limits, then write every page to standard output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process, who ends it
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, memory_bytes),

@@ -13,6 +13,7 @@ import numpy as np
 
 from surface_kernel.machine import machine_bytes
 from surface_kernel.message import one_line
+from surface_kernel.volumes.names import ARRAYS
 from surface_kernel.volumes.tiff import read_pages
 from surface_kernel.volumes.tiff_page import Page, TiffError
 
@@ -76,7 +77,7 @@ def read_header(path: Path) -> Header:
     try:
         if not path.is_file():  # a pipe would keep whoever opens it waiting
             raise VolumeError(f"{path}: no such file; expected {EXPECTED}")
-        if path.suffix == ".npy":
+        if path.suffix.lower() in ARRAYS:
             return _read_npy_header(path)
         pages, size_bytes = read_pages(path), path.stat().st_size
     except (OSError, TiffError) as error:

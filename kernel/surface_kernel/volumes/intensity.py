@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from surface_kernel.compiled import compiled
 from surface_kernel.volumes.volume import forget_planes
 
 Table = npt.NDArray[np.float32]
@@ -80,7 +80,7 @@ class Intensity:
         return np.clip(scaled, -self.limit, self.limit).astype(np.float32)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _counts(volume: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Return how many voxels have every grey value: int64 (256,)."""
     # Four tables: with one, a voxel that equals the one before would wait for its count to be written.

@@ -6,15 +6,16 @@ So the table holds places and lengths, and no string is ever followed back to fr
 revision 6.0, section 13 (codes from the most significant bit on, the width grows one code early).
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from surface_kernel.compiled import compiled
 
 Bytes = npt.NDArray[np.uint8]
 _CLEAR, _END, _FIRST, _CODES = 256, 257, 258, 4096
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def decode(data: Bytes, out: Bytes) -> bool:
     """Decode one strip.
 
@@ -50,8 +51,10 @@ def decode(data: Bytes, out: Bytes) -> bool:
         if length_before > 0:
             if free >= _CODES:
                 return False
+            # The new string runs on into the byte that is about to be written: it may be read before it is whole.
             starts[free], lengths[free] = before, length_before + 1
             free += 1
+            # One code early: a quirk of the first writers that revision 6.0 made the rule.
             if free == (1 << width) - 1 and width < 12:
                 width += 1
         if code < _CLEAR:

@@ -15,10 +15,10 @@ The result is packed to bits along x, as numpy.packbits(axis=-1) does: 1 for sca
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from surface_kernel.compiled import compiled
 from surface_kernel.volumes.volume import forget_planes
 
 Bytes = npt.NDArray[np.uint8]
@@ -62,7 +62,7 @@ def unpacked(bits: Bytes, width: int) -> Flags:
     return np.unpackbits(bits, axis=-1, count=width).view(np.bool_)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _mark(volume: Bytes, first: int, last: int, out: Bytes) -> None:
     """Fill the bits of planes `first` to `last`: erode the zeros by the box, dilate them by it, both plane by plane.
 
@@ -80,6 +80,7 @@ def _mark(volume: Bytes, first: int, last: int, out: Bytes) -> None:
     for plane in range(first - 4, last + 4):
         slot = plane % 5
         if plane < 0 or plane >= depth:
+            # Outside the volume everything counts as zeros.
             eroded[slot] = 1
             eroded_any[slot] = True
         else:
@@ -88,6 +89,7 @@ def _mark(volume: Bytes, first: int, last: int, out: Bytes) -> None:
             continue
         centre = (plane - 2) % 5
         grown_any[centre] = False
+        # A box reaches over five planes: one without zeros ends it.
         if eroded_any.all():
             for y in range(height + 4):
                 a, b, c, d, e = eroded[0, y], eroded[1, y], eroded[2, y], eroded[3, y], eroded[4, y]
@@ -100,7 +102,7 @@ def _mark(volume: Bytes, first: int, last: int, out: Bytes) -> None:
             _pack(grown, grown_any, out[plane - 4])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _erode(plane: Bytes, zeros: Bytes, rows: Bytes, out: Bytes) -> bool:
     """Set `out` where the 5×5 box around a place, 2 voxels of margin included, is all zeros; say whether any may be."""
     height, width = plane.shape
@@ -126,7 +128,7 @@ def _erode(plane: Bytes, zeros: Bytes, rows: Bytes, out: Bytes) -> bool:
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _dilate(centres: Bytes, rows: Bytes, out: Bytes) -> None:
     """Set `out` where a centre lies in the 5×5 box around a voxel."""
     height, width = out.shape
@@ -141,7 +143,7 @@ def _dilate(centres: Bytes, rows: Bytes, out: Bytes) -> None:
             target[x] = a[x] | b[x] | c[x] | d[x] | e[x]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _pack(grown: Bytes, grown_any: Flags, out: Bytes) -> None:
     """Write a plane's bits: scanned is what none of five planes around has grown over."""
     height, width = grown.shape[1:]
@@ -165,7 +167,7 @@ def _pack(grown: Bytes, grown_any: Flags, out: Bytes) -> None:
                 target[x >> 3] |= 128 >> (x & 7)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def any_scanned(bits: Bytes, z: int, y: int, x: int, tile_z: int, tile_y: int, tile_x: int) -> bool:
     """Whether any voxel of a tile's box was scanned. The box may reach beyond the volume's far ends."""
     depth, height, bytes_ = bits.shape
@@ -185,7 +187,7 @@ def any_scanned(bits: Bytes, z: int, y: int, x: int, tile_z: int, tile_y: int, t
     return False
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def clear_unscanned(mask: Bytes, bits: Bytes) -> tuple[int, int]:
     """Set a mask's unscanned voxels to 0, in place; return how many voxels it had set, and how many of them are gone.
 
@@ -204,7 +206,7 @@ def clear_unscanned(mask: Bytes, bits: Bytes) -> tuple[int, int]:
     return before, gone
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def fill_unscanned(field: npt.NDArray[Any], bits: Bytes) -> None:
     """Set the logits of unscanned voxels to UNSCANNED_LOGIT, in place. field: float32 (z, y, x)."""
     depth, height, width = field.shape

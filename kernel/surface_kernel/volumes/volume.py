@@ -83,7 +83,8 @@ def _decoder_of(compression: int) -> Callable[[Volume, Volume], bool]:
     if compression == LZW:
         from surface_kernel.volumes import lzw  # numba: headers are read, and zeros written, without it
 
-        return lzw.decode
+        decode: Callable[[Volume, Volume], bool] = lzw.decode
+        return decode
     return _copy if compression == NONE else _inflate
 
 

@@ -14,6 +14,7 @@ from surface_kernel.inference.settings import Settings
 from surface_kernel.networks import weights as kernel_weights
 from surface_kernel.networks.weights import Metadata
 from surface_kernel.postprocess.mask_settings import MaskSettings, MaskSettingsError
+from surface_kernel.runs.report import validation_fault
 from surface_package.build import leaks, licences, manifest, sources, wheels
 from surface_package.build.wheels import Pin
 from surface_package.target import DATASET_FILE, PLACEHOLDER_OWNER, dataset_metadata, is_public, read_target
@@ -107,6 +108,11 @@ def _check(asked: BundleRequest) -> _Checked:
     settings = _settings(asked.settings, len(weights))
     for path, metadata in zip(weights, members, strict=True):
         _refuse_leaks(path, "\n".join(metadata.to_strings().values()))
+        if fault := validation_fault(metadata.provenance):
+            raise BundleError(
+                f"{path}: expected weights whose own validation is not uniform, got one that is: {fault}; train on, or "
+                "where the data look like this, with other limits under [sentinel] in the training's settings"
+            )
     _warn_of_other_masks(settings, weights[0], members[0])
     _refuse_foreign(asked.out)
     dataset = _dataset()

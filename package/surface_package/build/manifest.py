@@ -46,10 +46,7 @@ class Contents:
 
 
 def write(folder: Path, contents: Contents) -> Path:
-    """Write manifest.json over all files of a flat folder; the same files give the same bytes.
-
-    Its own entry contents_sha256 is that of its other entries, as JSON with sorted keys and without spaces.
-    """
+    """Write manifest.json over all files of a flat folder; the same files give the same bytes."""
     manifest = {
         "format": BUNDLE_FORMAT,
         "kernel": {"version": contents.version},
@@ -63,10 +60,17 @@ def write(folder: Path, contents: Contents) -> Path:
         "half": contents.half,
         "files": listed(folder),
     }
-    manifest[_OWN] = _own_digest(manifest)
     path = folder / NAME
-    path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(sealed(manifest), encoding="utf-8")
     return path
+
+
+def sealed(entries: Mapping[str, Any]) -> str:
+    """Return a manifest's text, which `submit.py` takes only to the byte.
+
+    Its own entry contents_sha256 is that of its other entries, as JSON with sorted keys and without spaces.
+    """
+    return json.dumps(dict(entries) | {_OWN: _own_digest(entries)}, indent=2, sort_keys=True) + "\n"
 
 
 def listed(folder: Path) -> dict[str, dict[str, Any]]:
@@ -115,6 +119,7 @@ def verify(bundle: Path) -> list[str]:
         ManifestError: there is no submit.py, or it does not say.
     """
     script = submit_script()
+    # -I: nothing of this environment may stand in for what Kaggle lacks.
     command = [sys.executable, "-I", str(script), "--verify", str(bundle)]
     process = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace")
     try:
@@ -122,6 +127,7 @@ def verify(bundle: Path) -> list[str]:
     except protocol.ProtocolError as error:
         raise ManifestError(f"{script} --verify: {error}; take it from git again") from error
     if result.verdict == protocol.VERIFIED and process.returncode == 0:
+        # What was verified is what lies here now, or the answer is about another bundle.
         if result.manifest_sha256 == (own := digest(bundle)):
             return []
         return [f"{bundle / NAME}: expected sha256 {result.manifest_sha256} as verified, got {own}"]

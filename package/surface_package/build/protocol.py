@@ -63,6 +63,7 @@ def read_result(output: str, program: str) -> ScriptResult:
     Raises:
         ProtocolError: there is no such line, or it is malformed, lacks an entry or is another program's.
     """
+    # Kaggle's logs put times before a line, and a retried script prints more than one: the last one counts.
     lines = [line.partition(PREFIX)[2] for line in output.splitlines() if PREFIX in line]
     if not lines:
         raise ProtocolError(f"expected a line '{PREFIX}{{…}}' that says how the run ended, got none")

@@ -2,6 +2,7 @@
 
 import configparser
 import io
+import os
 import subprocess
 import zipfile
 from collections.abc import Sequence
@@ -60,30 +61,56 @@ def take(root: Path, folder: Path, *, uncommitted: bool = False, paths: Sequence
     """
     if not uncommitted and not (root / ".git").exists() and not _is_tracked(root):
         return Sources(root, None)
-    status = git(root, ["status", "--porcelain", "--untracked-files=all", "--", *paths])
-    head = git(root, ["rev-parse", "HEAD"])
-    packed = git(root, ["-c", "core.autocrlf=false", "archive", "--format=zip", "HEAD", "--", *paths])
-    if status == b"" and head and packed:
-        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+    status = _ask(root, ["status", "--porcelain", "--untracked-files=all", "--", *paths])
+    head = _ask(root, ["rev-parse", "HEAD"])
+    packed = _ask(root, ["-c", "core.autocrlf=false", "archive", "--format=zip", "HEAD", "--", *paths])
+    refused = next((answer.why for answer in (status, head, packed) if answer.why), "")
+    if not refused and status.printed == b"":
+        with zipfile.ZipFile(io.BytesIO(packed.printed)) as archive:
             archive.extractall(folder)
-        return Sources(folder, head.decode().strip())
+        return Sources(folder, head.printed.decode().strip())
     if uncommitted:
         return Sources(root, None)
-    changed = [line[3:] for line in (status or b"").decode(errors="replace").splitlines()]
+    if refused:
+        got = f"no commit that git can read: {refused}"
+        raise SourceError(root, got, "do what git asks for, commit the code, or build with --uncommitted")
+    changed = [line[3:] for line in status.printed.decode(errors="replace").splitlines()]
     more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
-    reported = f"changes in {', '.join(changed[:LISTED])}{more}" if changed else "no commit that git can read"
+    reported = f"changes in {', '.join(changed[:LISTED])}{more}"
     raise SourceError(root, reported, "commit it, or build with --uncommitted")
 
 
 def _is_tracked(root: Path) -> bool:
-    """Whether a larger repository holds the project: one that only surrounds an unpacked archive does not."""
-    return git(root, ["ls-files", "--error-unmatch", "setup.cfg"]) is not None
+    """Whether a larger repository holds the project: one that only surrounds an unpacked archive does not.
+
+    A repository that git will not read, such as one of another user, may hold it: then `take` says what git says.
+    """
+    answer = _ask(root, ["ls-files", "--error-unmatch", "setup.cfg"])
+    return not answer.why or "dubious ownership" in answer.why
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """What git said."""
+
+    printed: bytes = b""
+    why: str = ""
+    """Why it failed, in its own words; empty where it did not."""
+
+
+def _ask(root: Path, words: Sequence[str]) -> _Answer:
+    try:
+        # In English, whatever the user's: `_is_tracked` looks for a word of it.
+        answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True, env=os.environ | {"LC_ALL": "C"})
+    except FileNotFoundError:
+        return _Answer(why="git is not installed")
+    if answer.returncode:
+        said = " ".join(answer.stderr.decode(errors="replace").split())
+        return _Answer(why=said or f"git {words[0]}: exit code {answer.returncode}")
+    return _Answer(printed=answer.stdout)
 
 
 def git(root: Path, words: Sequence[str]) -> bytes | None:
     """Return what git prints; None where there is no git, or it fails."""
-    try:
-        answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True)
-    except FileNotFoundError:
-        return None
-    return answer.stdout if answer.returncode == 0 else None
+    answer = _ask(root, words)
+    return None if answer.why else answer.printed

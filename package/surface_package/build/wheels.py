@@ -134,15 +134,22 @@ def gather(pins: list[Pin], folder: Path, *, offline: bool = False) -> list[Path
 
 def _fetch(pin: Pin, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    # In the cache's own folder: what pip leaves half done never bears a wheel's name there.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        # A source distribution would run its setup.py here, to learn its name.
         command += ["--only-binary", ":all:", "--dest", temporary]
         if pin.python:
             command += ["--implementation", "cp", "--python-version", pin.python, "--platform", pin.platform]
         pip = subprocess.run([*command, pin.requirement], capture_output=True, encoding="utf-8", errors="replace")
+        # pip may choose another build of the same version, and exits with 0 then too.
         fetched = Path(temporary) / pin.filename
         if not fetched.is_file():
-            why = " ".join(line for line in pip.stderr.splitlines() if line.startswith("ERROR"))
+            if "No module named pip" in pip.stderr:
+                advice = "add it with `python -m ensurepip`, or in an environment of uv with `uv pip install pip`"
+                raise WheelError(f"{sys.executable}: expected pip to fetch {pin.filename} with, got none; {advice}")
+            why = " ".join(line for line in pip.stderr.splitlines() if line.startswith("ERROR")) or pip.stderr[-300:]
+            why = " ".join(why.split())
             others = sorted(path.name for path in Path(temporary).iterdir())
             got = str(others) if others else f"nothing ({why or f'pip: exit code {pip.returncode}'})"
             advice = "check the network and package/wheels.txt"
@@ -173,6 +180,7 @@ def write_wheel(package: Path, version: str, folder: Path) -> Path:
     wheel = folder / f"{package.name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as archive:
         for member, content in sorted(members.items()):
+            # A fixed time and mode: the same sources give the same bytes on any machine.
             entry = zipfile.ZipInfo(member, _EPOCH)
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, content)
@@ -187,6 +195,7 @@ def _dist_info(package: str, version: str, members: Mapping[str, bytes]) -> dict
         f"{info}/METADATA": f"Metadata-Version: 2.1\n{name}\nLicense: MIT\nRequires-Python: >=3.11\n".encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: surface_package\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
+    # RECORD lists itself last and without a hash, as the specification wants.
     listed = sorted({**members, **made}.items())
     record = [f"{member},{_record_hash(content)},{len(content)}" for member, content in listed]
     return made | {f"{info}/RECORD": "\n".join([*record, f"{info}/RECORD,,", ""]).encode()}

@@ -7,7 +7,6 @@ it, and `build --weights DIR` takes its weights.
 
 import hashlib
 import json
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+from slugify import slugify
 
 from surface_kernel import disk
 from surface_kernel.networks import weights as kernel_weights
 from surface_package.build import leaks, manifest
 from surface_package.build.bundle import WEIGHTS
 from surface_package.kaggle import upload
-from surface_package.kaggle.delivery import DeliveryError, Polling
+from surface_package.kaggle.delivery import DeliveryError, Polling, check_owner
 from surface_package.kaggle.upload import SentDataset, Upload
 from surface_package.kaggle.waiting import say
 from surface_package.target import Target, is_public, read_target
@@ -46,7 +46,8 @@ def files(run: Path) -> dict[str, Path]:
     """Return the files of a run that travel, by name. Raises DeliveryError for no run or a file with secrets."""
     if missing := [name for name in (SETTINGS, STATE) if not (run / name).is_file()]:
         raise DeliveryError(f"{run} has no {' and no '.join(missing)}. Name the folder of a training that `fit` made.")
-    travelling = {path.name: path for path in sorted(run.iterdir()) if path.is_file() and path.suffix != disk.PARTIAL}
+    shown = (path for path in sorted(run.iterdir()) if path.is_file() and not path.name.startswith("."))
+    travelling = {path.name: path for path in shown if path.suffix != disk.PARTIAL}
     for path in travelling.values():
         _refuse_leaks(path)
     return travelling
@@ -55,7 +56,7 @@ def files(run: Path) -> dict[str, Path]:
 def _refuse_leaks(path: Path) -> None:
     if pattern := leaks.in_name(path.name):
         raise DeliveryError(f"{path} has a name like {pattern}, as secrets have. Move it out of the run's folder.")
-    text = path.read_text(errors="replace") if path.suffix in _TEXTS else ""
+    text = path.read_text(encoding="utf-8-sig", errors="replace") if path.suffix in _TEXTS else ""
     if path.suffix == ".safetensors":
         text = "\n".join(_metadata(path).values())
     if what := leaks.in_text(text):
@@ -100,7 +101,7 @@ def slug(run: Path, ending: str) -> str:
     """
     place = run.absolute()
     name = f"{place.parent.name}-{place.name}" if place.name.startswith("fold_") else place.name
-    words = re.sub(r"[^a-z0-9]+", "-", f"surface-{name}".lower()).strip("-")
+    words = slugify(f"surface-{name}")
     room = SLUG_LIMIT - len(ending)
     if len(words) > room:
         words = f"{words[: room - 9].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -141,6 +142,7 @@ def send(run: Path, target: Target, polling: Polling) -> SentDataset:
 def publish(run: Path, root: Path, polling: Polling) -> None:
     """Bring a run to Kaggle, and print how to take it from there."""
     target = target_of(run, root)
+    check_owner(target.dataset)
     send(run, target, polling)
     say("To resume it anywhere, or to build a bundle of it:")
     fold = _shipped(run).get("fold", "K")

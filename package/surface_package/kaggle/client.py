@@ -30,6 +30,7 @@ ADVICE = (
     ),
     (r"Max retries|Connection|timed out|\b5\d\d\b", "Check the network and kaggle.com, then run publish again."),
 )
+USER_LIMIT_S = 60.0
 OTHERWISE = "Put right what the client names, then run publish again: it resumes where it stopped."
 
 
@@ -71,6 +72,16 @@ def command() -> list[str]:
     if script.is_file():
         return [str(script)]
     raise ClientError(f"no kaggle client beside {sys.executable}. Install it: pip install kaggle six.")
+
+
+def user(limit_s: float = USER_LIMIT_S) -> str:
+    """Return who is logged in to the client; "" where it does not know, or is not there."""
+    try:
+        answer = ask(["config", "view"], limit_s)
+    except ClientError:
+        return ""
+    name = re.search(r"^- username: (\S+)$", answer.text, re.MULTILINE)
+    return name[1] if name and name[1] != "None" else ""
 
 
 def ask(arguments: Sequence[str], limit_s: float, *, show: bool = False) -> Answer:

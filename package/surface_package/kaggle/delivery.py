@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surface_package.build import manifest
+from surface_package.kaggle import client
 from surface_package.target import CODE_FILE, DATASET_FILE
 
 
@@ -83,6 +84,17 @@ def check_whole(delivery: Delivery) -> None:
     if findings := manifest.verify(delivery.bundle):
         listed = "".join(f"\n  {finding}" for finding in findings)
         raise DeliveryError(f"{delivery.bundle} does not verify:{listed}\n  Build and rehearse it again.")
+
+
+def check_owner(reference: str) -> None:
+    """Raise DeliveryError where another user is logged in than the owner of "owner/slug".
+
+    Kaggle says so only after all was uploaded. A client that does not know who is logged in is asked for no more.
+    """
+    owner, name = reference.split("/")[0], client.user()
+    if name and name.lower() != owner.lower():
+        advice = f"Log in as {owner} with `kaggle auth login`, or run: surface_package init --owner {name}"
+        raise DeliveryError(f"{reference} belongs to {owner}, and {name} is logged in to the client. {advice}")
 
 
 @contextmanager

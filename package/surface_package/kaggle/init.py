@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from surface_kernel import disk
 from surface_package.build import manifest
 from surface_package.kaggle import client
 from surface_package.target import PLACEHOLDER_OWNER, TargetError, findings, slug
-
-ASK_LIMIT_S = 60.0
 
 
 class InitError(ValueError):
@@ -39,7 +36,7 @@ def init(path: Path, *, owner: str | None = None, title: str | None = None, data
     if not isinstance(before, dict):
         raise InitError(f"{path}: expected a JSON object, got a {type(before).__name__}; take it from git again")
     if owner is None and PLACEHOLDER_OWNER in json.dumps(before):
-        owner = _known_to_client() or _asked()
+        owner = client.user() or _asked()
     after = _renamed(before, owner=owner, title=title, dataset=dataset)
     if wrong := findings(after, public=after.get("is_private") is False):
         raise TargetError(f"{path} was left unchanged, it could not be pushed: {'; '.join(wrong)}")
@@ -64,16 +61,6 @@ def _reference(reference: object, owner: str | None, slug: str | None) -> object
     if len(parts) != 2:
         return reference
     return f"{parts[0] if owner is None else owner}/{parts[1] if slug is None else slug}"
-
-
-def _known_to_client() -> str:
-    """Ask the client who is logged in; "" where it does not know, or is not there."""
-    try:
-        answer = client.ask(["config", "view"], ASK_LIMIT_S)
-    except client.ClientError:
-        return ""
-    name = re.search(r"^- username: (\S+)$", answer.text, re.MULTILINE)
-    return name[1] if name and name[1] != "None" else ""
 
 
 def _asked() -> str:

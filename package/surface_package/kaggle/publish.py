@@ -10,9 +10,18 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+from surface_kernel.interrupts import status_of
 from surface_package.build.manifest import ManifestError, sha256
 from surface_package.kaggle import answers, board, client, upload
-from surface_package.kaggle.delivery import Delivery, DeliveryError, check_rehearsed, check_whole, message, staged
+from surface_package.kaggle.delivery import (
+    Delivery,
+    DeliveryError,
+    check_owner,
+    check_rehearsed,
+    check_whole,
+    message,
+    staged,
+)
 from surface_package.kaggle.output import check_result, check_stray, check_submission
 from surface_package.kaggle.publish_record import PublishRecord
 from surface_package.kaggle.training import command as training
@@ -107,6 +116,7 @@ def publish(delivery: Delivery) -> None:
     target = read_target(delivery.root / "kernel-metadata.json", delivery.public)
     check_rehearsed(delivery)
     check_whole(delivery)
+    check_owner(target.kernel)
     say(f"bundle {delivery.bundle}: verified and rehearsed, {message(delivery)}")
     record = send_dataset(delivery, target, PublishRecord.read(delivery, target))
     with staged(delivery) as folder:
@@ -167,9 +177,9 @@ def run(arguments: argparse.Namespace) -> int:
     except (TargetError, ManifestError, DeliveryError, client.ClientError) as error:
         print(f"publish: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(
             "publish: interrupted. Run publish again to resume; what runs on Kaggle continues there.", file=sys.stderr
         )
-        return 130
+        return status_of(interrupt)
     return 0

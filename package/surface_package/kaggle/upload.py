@@ -76,6 +76,7 @@ def send(upload: Upload, sent: SentDataset, keep: Callable[[SentDataset], None])
     if sent.version is not None and (sent.version, "ready") == (state.version, state.status):
         say(f"dataset {sent.dataset}: version {state.version} holds these files already")
         return sent
+    # Where the version on Kaggle is not the one that was sent, somebody else has sent another since.
     if sent.version_before is None or sent.version not in (None, state.version):
         _send_files(upload, state)
         sent = replace(unsent, version_before=state.version)
@@ -104,12 +105,14 @@ def _wait_until_ready(upload: Upload, sent: SentDataset, keep: Callable[[SentDat
         state = upload.state()
         if state.status in ("failed", "deleted"):
             return state.status, True
+        # For some seconds after an upload Kaggle still reports the version before, and as ready.
         if 0 < state.version <= (sent.version_before or 0):
             return f"version {state.version}, the one before", False
         return state.status, state.status == "ready"
 
     wait(upload.polling, "dataset", look)
     if state.status != "ready":
+        # Forget it: the next run would else wait for a version that will never be ready.
         keep(SentDataset())
         raise DeliveryError(
             f"dataset {sent.dataset} came out {state.status!r}. Run publish again: it sends it once more."
@@ -133,7 +136,7 @@ def staged(target: Target, files: Mapping[str, Path]) -> Iterator[Path]:
                 os.link(path.resolve(), folder / name)
             except OSError:
                 shutil.copyfile(path, folder / name)
-        (folder / DATASET_FILE).write_text(json.dumps(dataset_metadata(target), indent=2) + "\n")
+        (folder / DATASET_FILE).write_text(json.dumps(dataset_metadata(target), indent=2) + "\n", encoding="utf-8")
         yield folder
 
 

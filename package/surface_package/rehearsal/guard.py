@@ -39,7 +39,7 @@ def install_into(site: Path, writable: Iterable[Path], log: Path) -> None:
     shutil.copyfile(__file__, site / "surface_guard.py")
     allowed = [str(folder.resolve()) for folder in writable]
     lines = ["import surface_guard", f"surface_guard.install({json.dumps(allowed)}, {json.dumps(str(log.resolve()))})"]
-    (site / "sitecustomize.py").write_text("\n".join(lines) + "\n")
+    (site / "sitecustomize.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def install(writable: list[str], log: str) -> None:

@@ -4,6 +4,7 @@ import re
 import sys
 import venv
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -38,15 +39,24 @@ def read_names(path: Path = LISTED) -> tuple[list[str], set[str]]:
 
 def make(folder: Path, listed: Path = LISTED) -> PythonImage:
     """Make the environment in a new folder. Raises ImageError when pip, which Kaggle has, is not installed here."""
-    shown, hidden = read_names(listed)
-    visible = closure(shown, hidden)
-    if "pip" not in visible:
-        raise ImageError(f"{sys.executable}: expected pip, as on Kaggle, got none; run `python -m ensurepip`")
+    linked = _linked(listed)
     venv.create(folder, symlinks=True, with_pip=False)
     site = next(folder.glob("lib/python3*/site-packages"))
-    for distribution in visible.values():
-        link(distribution, site)
+    for place in linked:
+        (site / place.name).symlink_to(place)
     return PythonImage(python=folder / "bin" / "python", site=site)
+
+
+@cache  # torch alone lists ten thousand files, and a rehearsal makes an environment for every run
+def _linked(listed: Path) -> tuple[Path, ...]:
+    """Return what the environment's site-packages holds of this Python's, each name once."""
+    visible = closure(*read_names(listed))
+    if "pip" not in visible:
+        advice = "add it with `python -m ensurepip`, or in an environment of uv with `uv pip install pip`"
+        raise ImageError(f"{sys.executable}: expected pip, as on Kaggle, got none; {advice}")
+    # Several distributions may share a namespace folder.
+    named = {place.name: place for distribution in visible.values() for place in places(distribution)}
+    return tuple(named.values())
 
 
 def absent(listed: Path = LISTED) -> list[str]:
@@ -77,16 +87,14 @@ def closure(shown: list[str], hidden: set[str]) -> dict[str, metadata.Distributi
     return visible
 
 
-def link(distribution: metadata.Distribution, site: Path) -> None:
-    """Link a distribution's folders and modules into `site`.
+def places(distribution: metadata.Distribution) -> list[Path]:
+    """Return a distribution's folders and modules.
 
     Scripts and .pth files are left out: the latter would add folders to the path that Kaggle lacks.
     """
-    tops = {file.parts[0] for file in distribution.files or ()}
-    for top in tops - {"..", "__pycache__"}:
-        place = site / top
-        if not top.endswith(".pth") and not place.is_symlink():  # several may share a namespace folder
-            place.symlink_to(Path(str(distribution.locate_file(top))).absolute())
+    tops = {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}
+    located = (Path(str(distribution.locate_file(top))).absolute() for top in sorted(tops) if not top.endswith(".pth"))
+    return list(located)
 
 
 def _normal(name: str) -> str:

@@ -38,7 +38,7 @@ def make_small(folder: Path) -> Path:
     """Make a competition folder with the small volume alone."""
     (folder / "test_images").mkdir(parents=True)
     _make_volume(folder / "test_images")
-    (folder / "test.csv").write_text(f"id,scroll_id\n{CASE},0\n")
+    (folder / "test.csv").write_text(f"id,scroll_id\n{CASE},0\n", encoding="utf-8")
     return folder
 
 

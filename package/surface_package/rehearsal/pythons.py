@@ -101,18 +101,24 @@ def candidates() -> Iterator[Path]:
 
 
 def ask(path: Path) -> Interpreter:
-    """Run a Python to learn its version. Raises PythonError for what does not run, is too old or of another build."""
-    code = "import sys; print(sys.implementation.name + sys.abiflags, '%d.%d.%d' % sys.version_info[:3])"
+    """Run a Python to learn its version and where it is. Raises PythonError for one too old, of another build, or none.
+
+    What a version manager puts on PATH is a script that asks which Python is meant here, and may mean another one
+    elsewhere: the Python itself is taken.
+    """
+    code = (
+        "import sys; print(sys.implementation.name + sys.abiflags, '%d.%d.%d' % sys.version_info[:3], sys.executable)"
+    )
     expected = f"{path}: expected CPython {OLDEST[0]}.{OLDEST[1]} or newer that runs"
     try:
         run = subprocess.run([path, "-I", "-c", code], capture_output=True, text=True, timeout=PROBE_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PythonError(f"{expected}, got {error}") from error
-    kind = re.fullmatch(r"cpython (\d+)\.(\d+)\.\d+", run.stdout.strip())  # of other builds pip takes other wheels
-    if run.returncode or not kind or (int(kind[1]), int(kind[2])) < OLDEST:
+    kind = re.fullmatch(r"cpython ((\d+)\.(\d+)\.\d+) ?(.*)", run.stdout.strip())  # other builds have other wheels
+    if run.returncode or not kind or (int(kind[2]), int(kind[3])) < OLDEST:
         printed = next(iter((run.stderr + run.stdout).strip().splitlines()), "nothing printed")
         raise PythonError(f"{expected}, got {printed!r} and exit code {run.returncode}")
-    return Interpreter(path, run.stdout.split()[1])
+    return Interpreter(Path(kind[4] or path), kind[1])
 
 
 def make_bare(interpreter: Interpreter, folder: Path) -> PythonImage:

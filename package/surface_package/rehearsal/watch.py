@@ -42,7 +42,7 @@ def tree(pid: int) -> set[int]:
         if folder.name.isdigit():
             try:
                 # The name in parentheses may hold anything; the parent is the second field after it.
-                fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+                fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
             except (FileNotFoundError, ProcessLookupError):
                 continue
             children.setdefault(int(fields[1]), []).append(int(folder.name))
@@ -61,7 +61,7 @@ def memory_bytes(pid: int) -> int:
     """
     for file, entry in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
         with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            for line in Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8").splitlines():
                 if line.startswith(entry):
                     return int(line.split()[1]) * 1024
     return 0

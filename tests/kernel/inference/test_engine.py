@@ -132,6 +132,16 @@ def test_where_memory_does_not_suffice_the_volume_is_begun_again_with_smaller_ti
     np.testing.assert_array_equal(mask, (Intensity().table(volume)[volume] > 0).astype(np.uint8))
 
 
+def test_whoever_was_killed_for_memory_asks_for_tiles_of_the_trained_size():
+    tiles = []
+    device = Device(name="cpu", dtype="float32", batch=1, threads=1, tile_voxels=10**6, kept_bytes=10**9)
+    with Engine([nn.Identity()], [TOLD], settings=Settings(), device=device, cost=NOTHING) as engine:
+        for tile_voxels in (None, 0):
+            predicted(engine, noise((60, 40, 90)), on_tiles=tiles.append, tile_voxels=tile_voxels)
+        assert engine.grid((60, 40, 90), 0).tile_zyx == TOLD.tile_zyx
+        assert sum(tiles) == sum(engine.grid((60, 40, 90), voxels).tiles for voxels in (None, 0))
+
+
 def test_where_memory_does_not_suffice_for_the_trained_tile_the_volume_fails():
     class Never(nn.Module):
         def forward(self, tiles):

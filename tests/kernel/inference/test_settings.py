@@ -242,3 +242,8 @@ def test_no_value_gets_past_the_door_but_as_what_it_is(entries):
     assert type(chosen.mask.clear_unscanned) is bool
     assert type(chosen.compiled) is bool
     assert from_json(to_json(chosen).encode(), "settings.json") == chosen
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "s.toml").write_text('views = ["none", "z"]', encoding="utf-8-sig")
+    assert from_toml(tmp_path / "s.toml").views == ("none", "z")

@@ -52,7 +52,7 @@ def test_a_decoder_says_which_library_builds_it_and_whether_it_has_deep_outputs(
         ({"decoder": "Unet", "encoder": "resenc_s"}, "expected .*mobileone_s4 for the decoder Unet, got 'resenc_s'$"),
         (
             {"decoder": "ResEncUNet", "encoder": "resnet18"},
-            "expected one of resenc_s, resenc_m, resenc_l for the decoder ResEncUNet, got 'resnet18'$",
+            "expected one of resenc_xs, resenc_s, resenc_m, resenc_l for the decoder ResEncUNet, got 'resnet18'$",
         ),
         (
             {"decoder": "Unet", "encoder": "resnet18", "norm": "group"},

@@ -221,6 +221,7 @@ def test_a_norm_does_not_take_the_others_state(state):
 @pytest.mark.parametrize(
     ("encoder", "millions", "features", "blocks"),
     [
+        ("resenc_xs", 1.01, [8, 16, 32, 64, 96], [1, 1, 1, 1, 1]),
         ("resenc_s", 10.44, [16, 32, 64, 128, 160, 160], [1, 1, 2, 2, 2, 2]),
         ("resenc_m", 102.35, [32, 64, 128, 256, 320, 320], [1, 3, 4, 6, 6, 6]),
         ("resenc_l", 230.25, [48, 96, 192, 384, 480, 480], [1, 3, 4, 6, 6, 6]),

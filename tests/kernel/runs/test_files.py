@@ -1,3 +1,6 @@
+import os
+import signal
+
 import numpy as np
 import pytest
 from engines import LoadMarked, marked
@@ -131,3 +134,34 @@ def test_workers_that_die_are_no_end_unless_none_is_left(predict, tmp_path, monk
         if restarts
         else ["error: no worker was left for 2 of 2 volumes"]
     )
+
+
+def test_one_rule_says_what_a_volume_is_and_the_rest_is_named(predict, tmp_path):
+    for name in ("a.tif", "b.tiff", "c.TIF", "._a.tif", "notes.txt"):
+        write_lzw(tmp_path / "in" / name, GOOD["3"])
+    done = predict()
+    assert done.code == 0
+    assert names_in(tmp_path / "out") == ["a.tif", "b.tif", "c.tif"]
+    named = "passed over, since volumes are named *.tif, *.tiff, *.npy: ._a.tif, notes.txt"
+    assert [line for line in done.lines if "passed over" in line] == [f"{tmp_path}/in: {named}"]
+
+
+def test_what_ends_it_leaves_nothing_half_done(predict, tmp_path, monkeypatch):
+    """SIGTERM comes when the first volume is finished, and after it the files of an earlier run that was killed."""
+    for case, image in GOOD.items():
+        write_lzw(tmp_path / "in" / f"{case}.tif", image)
+    (tmp_path / "out").mkdir()
+    for name in ("3.raw.partial", "3.raw.partial.77.partial", "3.scanned.partial.77.partial"):
+        (tmp_path / "out" / name).touch()
+    real = files.FilesRun.on_done
+
+    def on_done(run, done):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(run, done)
+
+    monkeypatch.setattr(files.FilesRun, "on_done", on_done)
+    before = signal.getsignal(signal.SIGTERM)
+    done = predict()
+    assert (done.code, done.lines[-1]) == (143, "interrupted")
+    assert names_in(tmp_path / "out") == []
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -179,6 +179,21 @@ def test_without_any_volume_that_can_be_read_there_is_an_end(make):
     assert all("no such file" in done.error for done in found.values())
 
 
+@pytest.mark.parametrize(
+    ("counts", "error", "trained_tile"),
+    [
+        ((4, 5), "the worker died: SIGKILL, for its memory", True),
+        ((4, 4), "the worker died: SIGKILL", False),  # somebody else's doing
+        ((None, None), "the worker died: SIGKILL, perhaps for its memory", True),  # the system does not say
+    ],
+)
+def test_who_is_killed_for_memory_is_tried_again_with_the_trained_tile(make, monkeypatch, counts, error, trained_tile):
+    counted = iter(counts)
+    monkeypatch.setattr(pipeline, "killed_for_memory", lambda: next(counted))
+    found = run(make({"bad": marked(SHAPE)}), LoadMarked("die"))["bad"]
+    assert (found.error, found.again, found.unit.trained_tile) == (error, True, trained_tile)
+
+
 def test_workers_that_die_again_and_again_are_given_up(make, monkeypatch):
     monkeypatch.setattr(pipeline, "RESTARTS", 3)
     handler = Handler(make({str(number): marked(SHAPE, number) for number in range(9)}))

@@ -14,7 +14,7 @@ from surface_kernel.volumes.image_files import write_lzw
 
 @pytest.fixture
 def worker():
-    started = WorkerProcess(LoadMarked(), "cpu", 1)
+    started = WorkerProcess(LoadMarked(), "cpu", threads=1, or_cpu=False)
     yield started
     started.end(at_once=True)
 

@@ -369,6 +369,14 @@ def test_the_manifest_tells_where_each_member_comes_from_and_how_good_it_was(tmp
     }
 
 
+def test_weights_that_predict_the_same_everywhere_are_refused(tmp_path: Path, cache: Path) -> None:
+    told = {"validation": {"foreground": 1.0, "variance": 0.1}}
+    with pytest.raises(BundleError, match=r"w: expected weights whose own validation is not uniform, .* got 100.00%"):
+        build([write_weights(tmp_path / "w", 1, **told)], None, tmp_path / "bundle", cache)
+    told["limits"] = {"most_foreground": 1.0}  # as the training's own settings allow
+    assert build([write_weights(tmp_path / "w", 1, **told)], None, tmp_path / "bundle", cache)
+
+
 def test_each_wheel_is_under_its_own_licence(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(licences, "of_wheel", lambda path: f"that of {path.name}")
     said = manifest.read(build([write_weights(tmp_path / "w", 1)], None, tmp_path / "bundle", cache))

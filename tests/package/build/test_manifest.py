@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,22 @@ def test_a_manifest_that_was_changed_is_told_and_one_without_its_digest_is_read(
 def test_submit_py_takes_what_else_a_manifest_says(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     path = bundle / "manifest.json"
-    more = {"members": {"member_0.safetensors": {}}, "licences": {"a": "b"}, "half": {"c": 1}, "contents_sha256": "d"}
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | more))
+    more = {"members": {"member_0.safetensors": {}}, "licences": {"a": "ä"}, "half": {"c": 1}}
+    path.write_text(manifest.sealed(json.loads(path.read_bytes()) | more))
     assert manifest.verify(bundle) == []
+
+
+@pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.slow)])
+def test_submit_py_finds_every_flipped_bit_of_every_delivered_file(tmp_path: Path, stride: int) -> None:
+    bundle = make_bundle(tmp_path / "bundle", commit="é" * 3)
+    check = runpy.run_path(str(manifest.submit_script()))["check_bundle"]
+    assert check(bundle) == []
+    for path in bundle.iterdir():
+        content = path.read_bytes()
+        for bit in range(0, 8 * len(content), stride):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            assert check(bundle), (path.name, bit)
+        path.write_bytes(content)
+    assert check(bundle) == []

@@ -98,3 +98,34 @@ def test_a_clone_that_git_cannot_read_is_no_archive(
     with pytest.raises(SourceError, match=r"clone: expected the code .*, got (no commit|changes in .* and \d+ more;)"):
         sources.take(clone, tmp_path / "out")
     assert sources.take(clone, tmp_path / "out", uncommitted=True).commit is None
+
+
+def test_what_git_says_of_a_clone_that_it_will_not_read_is_told(
+    tmp_path: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a clone that another user owns, which is common in containers."""
+    commit(clone)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(SourceError, match=r"no commit that git can read: .*dubious ownership.*safe\.directory"):
+        sources.take(clone, tmp_path / "out")
+    assert sources.take(clone, tmp_path / "out", uncommitted=True) == sources.Sources(clone, None)
+
+
+def test_nor_is_it_taken_for_no_clone_inside_of_a_larger_repository(
+    tmp_path: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(SourceError, match=r"dubious ownership"):
+        sources.take(clone, tmp_path / "out")
+
+
+def test_a_clone_without_git_or_any_commit_is_told_as_such(
+    tmp_path: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(clone, "init", "-q")
+    with pytest.raises(SourceError, match="no commit that git can read: fatal: "):
+        sources.take(clone, tmp_path / "out")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceError, match="no commit that git can read: git is not installed"):
+        sources.take(clone, tmp_path / "out")

@@ -203,6 +203,19 @@ def test_a_wheel_is_fetched_by_pip_for_another_python_and_checked(
     assert list(cache.iterdir()) == [fetched]
 
 
+def test_an_environment_without_pip_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As uv makes them."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '{python}: No module named pip' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    wanted = Pin("some_package-1.2-py3-none-any.whl", "0" * 64)
+    with pytest.raises(
+        WheelError, match=r"python: expected pip to fetch some_package.*, got none; .*uv pip install pip"
+    ):
+        wheels.gather([wanted], tmp_path / "cache")
+
+
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     assert wheels.cache_folder() == Path("/caches/vesuvius-surface/wheels")

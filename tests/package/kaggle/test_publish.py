@@ -104,6 +104,16 @@ def test_first_publish_then_the_submission_then_nothing_then_a_new_version(deliv
     assert len(kaggle.board) == 1
 
 
+def test_another_owner_than_who_is_logged_in_is_told_before_anything_is_sent(
+    delivery, kaggle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAGGLE_USERNAME", "somebody")
+    told = rf"belongs to {OWNER}, and somebody is logged in .*surface_package init --owner somebody"
+    with pytest.raises(DeliveryError, match=told):
+        publish.publish(delivery)
+    assert kaggle.calls() == []
+
+
 def test_dataset_failures_are_told_and_each_new_run_goes_on(delivery, kaggle) -> None:
     kaggle.absent_code, kaggle.cut = 403, 1
     kaggle.fail("StartBlobUpload", 429, code=429, message="Too many requests")

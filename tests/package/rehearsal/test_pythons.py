@@ -68,6 +68,14 @@ def test_each_candidate_is_tried_and_told_where_it_fails(bare_machine: Path, cap
     assert "'pyenv: python3.91: command not found' and exit code 127" in told[0]
 
 
+def test_of_a_version_managers_script_the_python_itself_is_taken(bare_machine: Path, tmp_path: Path) -> None:
+    real = fake(tmp_path / "versions" / "python3.99", "cpython 3.99.1 $0")
+    real.write_text('#!/bin/sh\necho "cpython 3.99.1 $0"\n')
+    shim = fake(bare_machine / "python3.99")
+    shim.write_text(f"#!/bin/sh\nexec {real}\n")
+    assert pythons.ask(shim) == Interpreter(real, "3.99.1")
+
+
 def test_a_build_that_takes_other_wheels_is_refused(bare_machine: Path) -> None:
     path = fake(bare_machine / "python3.99")
     path.write_text(f"#!/bin/sh\nexec {sys.executable} -I -c \"import sys; sys.abiflags = '$FLAGS'; $3\"\n")

@@ -151,3 +151,26 @@ def test_label_2_is_left_or_counted_as_surface(tmp_path: Path, write_case: Calla
     wrong = write_case(tmp_path, "2", "5", dot(), dot(3))
     with pytest.raises(CasesError, match="expected labels 0, 1 and 2 only, got 3"):
         wrong.load("surface")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("1", "5"), ("2", "5"), ("1", "5")], "got 1 twice"),
+        ([("1", "5"), (" 1 ", "6"), ("2", "5")], "got 1 twice"),
+        ([("1", "5"), ("2", ""), ("3", " ")], "got 2, 3 without a scroll_id"),
+        ([("1", "5"), ("2",)], "got 2 without a scroll_id"),
+        ([("1", "5"), ("", "7")], "got a row of scroll 7 without an id"),
+    ],
+)
+def test_a_table_that_says_two_things_or_too_little_is_refused(
+    three: Path, write_table: Callable, rows: list[tuple[str, ...]], message: str
+) -> None:
+    write_table(three, rows)
+    with pytest.raises(CasesError, match=rf"train\.csv: expected every id once, with its scroll_id, {message}"):
+        cases.read(three)
+
+
+def test_ids_are_read_as_those_of_the_test_table(three: Path, write_table: Callable) -> None:
+    write_table(three, [(" 1", "5 "), ("", ""), ("2 ", "5")])
+    assert [(case.name, case.scroll) for case in cases.read(three)[0]] == [("1", "5"), ("2", "5")]

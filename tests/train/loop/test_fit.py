@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,8 +27,10 @@ from surface_kernel.networks import weights
 from surface_kernel.networks.architecture import Architecture
 from surface_kernel.postprocess.mask import finish_mask
 from surface_kernel.postprocess.mask_settings import MaskSettings
+from surface_kernel.runs.report import validation_fault
 from surface_kernel.volumes import volume
 from surface_train.checks import validate
+from surface_train.checks.audit import audit
 from surface_train.checks.sentinel import Collapse
 from surface_train.data import cases, folds
 from surface_train.distributed import Group
@@ -63,9 +65,10 @@ def small_networks(request: pytest.FixtureRequest, with_small_networks: Callable
 
 
 def undrawn(patched: pytest.MonkeyPatch) -> None:
-    """Leave pictures and curves out: drawing one takes longer than the training."""
+    """Leave pictures, curves and the page out: drawing one takes longer than the training."""
     patched.setattr(RunFolder, "picture", name_picture)
     patched.setattr(RunFolder, "show", lambda run, row, loss, picture: None)
+    patched.setattr("surface_kernel.page.leave_page", lambda out, **inputs: "")
 
 
 def name_picture(run: RunFolder, predicted: object, threshold: float, name: str) -> None:
@@ -126,7 +129,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
 
 def test_a_run_leaves_its_evidence(whole: Run, world: Any) -> None:
     found = {path.name for path in whole.folder.iterdir()}
-    files = {"settings.toml", "split.json", "environment.json", "log.csv", "state.safetensors"}
+    files = {"settings.toml", "split.json", "environment.json", "log.csv", "state.safetensors", ".lock"}
     files |= {f"{name}.safetensors" for name in ("best", "last", "swa", "weights")}
     assert found - {"best.png"} == files | {"epoch_2.png", "epoch_4.png", "average_of_2.png"}
     assert (whole.folder / "settings.toml").read_bytes() == world.settings_file.read_bytes()
@@ -184,11 +187,13 @@ def test_the_weights_explain_themselves(whole: Run, world: Any) -> None:
         "commit": commit(),
         "fold": "0",
         "label_2": "ignored",
+        "limits": asdict(Sentinel()),
         "loss": "rebalanced",
         "mask": MaskSettings().to_entries(),
         "init_sha256": "",
         "epoch": 4,
         "epochs": 4,
+        "steps": 8,
         "n_averaged": 2,
     }
 
@@ -241,15 +246,16 @@ def test_a_run_that_died_goes_on_to_the_same_bits(
 ) -> None:
     real, saves = state.save, []
 
-    def dies_at_the_fifth(*given: Any, **named: Any) -> None:
+    def dies_at_the_seventh(*given: Any, **named: Any) -> None:
         saves.append(given)
-        # The first is the untrained one's. The fourth epoch is in the log and the average; its state is not on disk.
-        if len(saves) == 5:
+        # The first is the untrained one's; epochs with a validation save before it too. The fourth epoch is in the log
+        # and the average, and its validation is not in the state on disk.
+        if len(saves) == 7:
             raise KeyboardInterrupt
         real(*given, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(state, "save", dies_at_the_fifth)
+        patched.setattr(state, "save", dies_at_the_seventh)
         with pytest.raises(KeyboardInterrupt):
             fit(world.request(tmp_path / "run"))
     assert len(rows(tmp_path / "run")) == 4
@@ -575,6 +581,40 @@ def test_the_average_ships_unless_the_single_best_is_better(
     assert f"difference {advantage:+.4f}" in caplog.text
 
 
+UNIFORM = scored(0.9, foreground=1.0)  # an empty or full mask may score well: it has no topology to get wrong
+
+
+@pytest.mark.parametrize(
+    ("results", "shipped", "uniform"),
+    [
+        ((scored(0.2), UNIFORM), "best", False),  # the average is uniform, and the best single one is not
+        ((UNIFORM, scored(0.2)), "swa", False),
+        ((UNIFORM, UNIFORM), "swa", True),  # there is nothing else
+    ],
+)
+def test_what_predicts_the_same_everywhere_ships_only_where_there_is_nothing_else(
+    world: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
+    results: tuple[validate.Validated, ...],
+    shipped: str,
+    uniform: bool,
+) -> None:
+    """One validation of the epoch, one of the average; what ships is validated once more, at every threshold."""
+    sound = scored(0.2)
+    with_scores(monkeypatch, *results, *([sound] if shipped == "best" else []))
+    monkeypatch.setattr(Validator, "sweep", lambda *_: [UNIFORM, UNIFORM if uniform else sound])
+    few = Validation(every_epochs=1, cases=1, whole_fold=False)
+    path = fit(brief(world.request(tmp_path / "run"), validation=few))
+    assert told(path)["shipped"] == shipped
+    assert told(path)["validation"]["foreground"] == (1.0 if uniform else 0.1)
+    assert (tmp_path / "run" / "best.safetensors").exists() == (shipped == "best")
+    assert bool(validation_fault(told(path))) == uniform
+    assert ("the weights predict the same everywhere: expected at most 95% foreground" in caplog.text) == uniform
+    assert audit(path).sound != uniform
+
+
 def test_with_all_cases_nothing_is_checked_and_the_weights_say_so(world: Any, tmp_path: Path) -> None:
     shipped = fit(brief(world.request(tmp_path / "run", fold="all")))
     found = told(shipped)
@@ -634,20 +674,21 @@ def test_weights_of_another_network_are_no_start(whole: Run, world: Any, tmp_pat
 def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    real = loss.total
+    real, calls = loss.total, list[Tensor]()
 
     def broken(*given: Any) -> tuple[Tensor, dict[str, Tensor]]:
         total, parts = real(*given)
-        return total * float(value), parts
+        calls.append(total)
+        return (total if len(calls) == 1 else total * float(value)), parts
 
     monkeypatch.setattr(step.loss, "total", broken)
     with pytest.raises(
         RuntimeError,
         match=f"expected a finite loss and gradient, got a loss of {value} with a gradient of norm nan; lower",
     ):
-        fit(brief(world.request(tmp_path / "run")))
+        fit(brief(world.request(tmp_path / "run", fold="all"), epochs=2, average=Average(start_epoch=2)))
     with safetensors.safe_open(tmp_path / "run" / "state.safetensors", framework="pt") as opened:
-        assert json.loads(opened.metadata()["progress"])["step"] == 0  # the last sound one
+        assert json.loads(opened.metadata()["progress"])["step"] == 1  # the last sound one
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 

@@ -76,8 +76,8 @@ DEAD = {"foreground": 0.999}
             {"stale": 4, "plateau": 1},
             {},
         ),
-        # The sentinel counts, whatever the score, and starts again with a sound one.
-        ({}, scored(0.4, **DEAD), {"best_score": 0.4, "best_epoch": 1, "strikes": 1}, {"is_best": True}),
+        # A uniform one is never the best. The sentinel counts it, and starts again with a sound one.
+        ({}, scored(0.4, **DEAD), {"strikes": 1, "stale": 1, "plateau": 1}, {}),
         (
             {"epoch": 2, "best_score": 0.4, "best_epoch": 1, "strikes": 1},
             scored(0.3),

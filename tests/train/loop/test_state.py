@@ -156,12 +156,16 @@ def test_a_state_has_the_entries_that_it_always_had(tmp_path: Path) -> None:
         "step": 31,
         "epoch": 3,
         "averaged": 1,
+        "planned_steps": 0,
+        "planned_every": 0,
         "best_score": 0.625,
         "best_epoch": 2,
         "stale": 1,
         "plateau": 1,
         "drops": 2,
         "strikes": 3,
+        "skipped": 0,
+        "skipped_in_a_row": 0,
         "init": "",
         "scaler": {"scale": 1024.0, "growth_tracker": 7},
     }
@@ -173,3 +177,14 @@ def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
     learner.save(tmp_path / "s")
     names = set(load_file(tmp_path / "s"))
     assert {"network/0.weight", "average/1.running_mean", "optimiser/0/exp_avg", "optimiser/0/step"} <= names
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(state, "save_file", full)
+    said = r"No space left on device: expected [\d,]+ bytes free, got [\d,]+: '.*/state'"
+    with pytest.raises(OSError, match=said):
+        Learner(0, steps=1).save(tmp_path / "state")
+    assert list(tmp_path.iterdir()) == []

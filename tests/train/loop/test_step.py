@@ -159,7 +159,7 @@ def test_a_cpu_keeps_its_own_precision_unless_another_is_asked_for() -> None:
 
 @pytest.mark.parametrize(("has", "wanted"), [(True, "bfloat16"), (False, "float16")])
 def test_a_gpu_trains_in_bfloat16_where_it_has_it(monkeypatch: pytest.MonkeyPatch, has: bool, wanted: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda name: (8, 0) if has else (7, 5))
     device = Device(name="cuda", dtype="float16", batch=4, threads=1)
     assert precise(device, Optimiser()).dtype == wanted
     assert precise(device, Optimiser(precision="float16")).dtype == "float16"

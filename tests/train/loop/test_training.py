@@ -34,6 +34,7 @@ class CountingStepper:
         nn.init.zeros_(self.network.weight)
         self.optimiser = torch.optim.SGD(self.network.parameters(), 0.1)
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.names = ["loss", "dice"]
         self.loss, self.asked, self.drawn = loss, list[tuple[Any, float]](), list[float]()
 
     def step(self, batches: Sequence[Any], rate: float) -> dict[str, Tensor]:

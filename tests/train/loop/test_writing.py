@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +44,7 @@ def test_weights_say_where_they_come_from(tmp_path: Path) -> None:
         "fold": "2",
         "label_2": "surface",
         "loss": "rebalanced",
+        "limits": asdict(RUN.sentinel),
         "mask": RUN.mask.to_entries(),
         "init_sha256": "abc",
         "epoch": 3,

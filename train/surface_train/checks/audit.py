@@ -12,10 +12,13 @@ import numpy.typing as npt
 
 from surface_kernel import probability
 from surface_kernel.networks import weights
+from surface_kernel.runs.report import validation_fault
 from surface_kernel.volumes import volume
 from surface_kernel.volumes.intensity import Intensity
+from surface_kernel.volumes.names import ARRAYS, TIFFS, find_volumes
 from surface_kernel.volumes.scanned import scanned_bits, unpacked
 from surface_train.checks.sentinel import SeenProbabilities, violation
+from surface_train.data import cases, check
 from surface_train.data.cases import UNLABELLED
 from surface_train.settings import Sentinel
 
@@ -54,13 +57,24 @@ def audit(path: Path, data: Path | None = None, device: str | None = None) -> Au
     Raises:
         ValueError: for a file of another kind, and what the kernel raises.
     """
-    if path.suffix in (".tif", ".tiff"):
+    suffix = path.suffix.lower()
+    if suffix in TIFFS:
         return _integers(path, volume.read(path))
-    if path.suffix == ".npy":
+    if suffix in ARRAYS:
         return _array(path)
-    if path.suffix == ".safetensors":
+    if suffix == ".safetensors":
         return _weights(path, data, device)
     raise ValueError(f"{path}: expected a .tif, .npy or .safetensors file, got {path.suffix or 'no suffix'}")
+
+
+def audit_data(data: Path) -> Audit:
+    """Check the cases of a competition's folder as `fit` does before its first step. Raises CasesError."""
+    listed, missing = cases.read(data)
+    checked = check.check(listed)
+    refused = any(case.fault for case in checked)
+    rows = f"; {missing} rows of train.csv without image or label" if missing else ""
+    text = f"{data}: {check.described(checked, listed)}\n{data}: {'NOT SOUND' if refused else 'sound'}{rows}"
+    return Audit(text, not refused)
 
 
 # --- masks and labels
@@ -136,8 +150,11 @@ def _weights(path: Path, data: Path | None, device: str | None) -> Audit:
         lines.append(f"  BROKEN: {len(broken)} tensors are not finite, {broken[0]} first")
     else:
         lines.append("  all values are finite")
-    sound = not broken
-    if sound and data is not None:
+    fault = validation_fault(metadata.provenance)
+    if fault:
+        lines.append(f"  UNIFORM in its own validation: {fault}")
+    sound = not broken and not fault
+    if not broken and data is not None:
         for made in _predictions(path, _chosen(data), device):
             lines.append("  " + made.text)
             sound = sound and made.sound
@@ -167,7 +184,7 @@ def _chosen(data: Path) -> list[Path]:
     if data.is_file():
         return [data]
     folders = [folder for folder in (data / "train_images", data / "test_images", data) if folder.is_dir()]
-    volumes = sorted(path for path in folders[0].iterdir() if path.suffix in (".tif", ".tiff")) if folders else []
+    volumes = find_volumes(folders[0], TIFFS)[0] if folders else []
     if not volumes:
         raise ValueError(f"{data}: expected a .tif, a folder of them, or one with train_images; got no .tif")
     return volumes[:: max(1, math.ceil(len(volumes) / _VOLUMES))][:_VOLUMES]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from surface_kernel.runs.report import uniform_fault
 from surface_train.settings import Sentinel
 
 _SIGMOID_OF_1 = 1 / (1 + math.exp(-1))  # the greatest probability that a second sigmoid leaves
@@ -71,13 +72,8 @@ def violation(limits: Sentinel, foreground: float, variance: float | None = None
         foreground: a share from 0 to 1.
         variance: of probabilities; None for a mask, which has none of its own.
     """
-    if not foreground <= limits.most_foreground:
-        return f"expected at most {_percent(limits.most_foreground)} foreground, got {foreground:.2%}"
-    if not foreground >= limits.least_foreground:
-        return f"expected at least {_percent(limits.least_foreground)} foreground, got {foreground:.2%}"
-    if variance is not None and not variance >= limits.least_variance:
-        return f"expected a variance of at least {limits.least_variance:g}, got {variance:.2g}"
-    return ""
+    shares = (limits.least_foreground, limits.most_foreground)
+    return uniform_fault(foreground, variance, shares=shares, least_variance=limits.least_variance)
 
 
 @dataclass
@@ -145,10 +141,6 @@ class SeenProbabilities:
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:g}%"
 
 
 def _message(fault: str, numbers: str, strikes: int) -> str:

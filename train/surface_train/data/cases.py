@@ -1,6 +1,7 @@
 """The cases of a competition folder: ids with their image, label and scroll."""
 
 import csv
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from surface_kernel.message import some_of
 from surface_kernel.volumes import volume
 
 UNLABELLED = 2
@@ -99,13 +101,29 @@ def _read_table(table: Path) -> list[tuple[str, str]]:
     expected = "expected a table with the columns id and scroll_id"
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            return [(row["id"], row["scroll_id"]) for row in csv.DictReader(file)]
+            cells = [(_entry(row["id"]), _entry(row["scroll_id"])) for row in csv.DictReader(file)]
     except FileNotFoundError as error:
         raise CasesError(f"{table}: no such file; {expected}") from error
     except KeyError as error:
         raise CasesError(f"{table}: {expected}, got none named {error}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CasesError(f"{table}: {expected}, got {error}") from error
+    rows = [row for row in cells if any(row)]
+    counts = Counter(name for name, _ in rows)
+    # Twice in the table is twice in every mean, or with two scrolls on both sides of a split.
+    for wrong, got in (
+        ([name for name, count in counts.items() if count > 1], "twice"),
+        ([name for name, scroll in rows if not scroll], "without a scroll_id"),
+        ([f"a row of scroll {scroll}" for name, scroll in rows if not name], "without an id"),
+    ):
+        if wrong:
+            raise CasesError(f"{table}: expected every id once, with its scroll_id, got {some_of(wrong)} {got}")
+    return rows
+
+
+def _entry(text: str | None) -> str:
+    """Return a cell as it is compared, like those of test.csv; None: the row is cut short."""
+    return (text or "").strip()
 
 
 def _repaired(listed: list[Case], folder: Path) -> list[Case]:

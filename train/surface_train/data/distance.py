@@ -8,9 +8,10 @@ Felzenszwalb and Huttenlocher 2012: along one axis after the other, the squared 
 0 or infinite, and the nearest voxel of the kind is the last one passed in one direction or the other.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from surface_kernel.compiled import compiled
 
 _INFINITE = np.float32(1e12)  # of squared distances; no volume is a million voxels long
 
@@ -25,10 +26,11 @@ def distance_to(label: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.float
     Returns:
         float32 of the same shape.
     """
-    return np.sqrt(_squared_distance(label, kind))
+    distance: npt.NDArray[np.float32] = np.sqrt(_squared_distance(label, kind))
+    return distance
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _squared_distance(label: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.float32]:
     size_z, size_y, size_x = label.shape
     squared = np.empty(label.shape, np.float32)
@@ -51,7 +53,7 @@ def _squared_distance(label: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np
     return squared
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _along_x(row: npt.NDArray[np.uint8], kind: int, squared: npt.NDArray[np.float32]) -> None:
     """Write the squared distances along a row to `squared`: once forth, once back."""
     size = len(row)
@@ -68,7 +70,7 @@ def _along_x(row: npt.NDArray[np.uint8], kind: int, squared: npt.NDArray[np.floa
             squared[x] = min(squared[x], np.float32((last - x) ** 2))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _lower_envelope(
     values: npt.NDArray[np.float32],
     roots: npt.NDArray[np.int32],
@@ -81,14 +83,17 @@ def _lower_envelope(
     """
     size, top = len(values), -1
     for q in range(size):
+        # A parabola that is rooted at infinity is nowhere the lowest, and would spoil the division below.
         if values[q] >= _INFINITE:
             continue
         meets = np.float32(-np.inf)
         while top >= 0:
             p = roots[top]
+            # Where the parabola of q crosses that of p: beyond it q's is the lower one.
             meets = ((values[q] + q * q) - (values[p] + p * p)) / np.float32(2 * (q - p))
             if meets > borders[top]:
                 break
+            # It crosses before p's own stretch begins: p's is lowest nowhere.
             top -= 1
             meets = np.float32(-np.inf)
         top += 1

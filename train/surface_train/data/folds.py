@@ -29,6 +29,7 @@ class Split:
     @property
     def digest(self) -> str:
         """Return a sha256 of which case is on which side, and of the folders that repaired labels come from."""
+        # Sorted: the digest says which cases are where, not in which order they were listed.
         sides = "\n".join(",".join(sorted(map(_entry, side))) for side in (self.training, self.validation))
         return hashlib.sha256(sides.encode()).hexdigest()
 
@@ -96,6 +97,7 @@ def _deal_scrolls(cases: Sequence[Case], count: int) -> dict[str, int]:
         raise FoldError(f'folds: expected {expected}, got {len(scrolls)}: lower fold_count, or set folds = "case"')
     filled, fold_of_scroll = [0] * count, {}
     for scroll, size in scrolls.items():
+        # Largest first into the smallest fold so far: the usual greedy rule, and the same for any order of the table.
         smallest = filled.index(min(filled))
         fold_of_scroll[scroll] = smallest
         filled[smallest] += size

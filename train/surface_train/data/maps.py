@@ -68,6 +68,7 @@ def skeleton(label: Label, iterations: int) -> npt.NDArray[np.uint8]:
     thinned = np.zeros_like(image)
     for _ in range(iterations + 1):
         eroded = _eroded(image)
+        # What an opening removes is thinner than the opening: a piece of the skeleton at this depth.
         thinned |= image & ~_dilated(eroded)
         image = eroded
     return thinned.view(np.uint8)
@@ -85,6 +86,7 @@ def _halved(image: Mask) -> Mask:
     for axis in range(3):
         first, second = (np.moveaxis(image, axis, 0)[start::2] for start in (0, 1))
         half = first.copy()
+        # An odd side leaves a last plane without a partner; it stands for itself.
         half[: len(second)] |= second
         image = np.moveaxis(half, 0, axis)
     return np.ascontiguousarray(image)

@@ -1,6 +1,7 @@
 """Averaged weights: the plain mean of states (SWA, Izmailov et al. 2018), or an exponential one (EMA)."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,16 @@ def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: De
     """Recompute the BatchNorm statistics of averaged weights, as a plain mean over the batches.
 
     The batches run without dropout and in the precision that the weights will be used in, which torch's own
-    `update_bn` does not do. A network without BatchNorm is left as it is, and no batch is asked for.
+    `update_bn` does not do; one that overflows there runs in float32. A network without BatchNorm is left as it is, and
+    no batch is asked for.
 
     Args:
         network: changed in place; its mode is kept.
         images: batches, float32 (batch, 1, z, y, x).
         device: where the network is.
+
+    Raises:
+        RuntimeError: for statistics that are not finite in float32 either.
     """
     layers = batchnorms(network)
     if not layers:
@@ -62,12 +67,53 @@ def recompute_batchnorm(network: nn.Module, images: Iterable[Tensor], device: De
         layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean instead of a moving one
-    with torch.no_grad(), autocast(device):
-        for batch in images:
-            network(batch.to(device.name))
+    kept = KeptBuffers(network)
+    for batch in images:
+        kept.keep()
+        for tried in (device, replace(device, dtype="float32")):
+            with torch.no_grad(), autocast(tried):
+                network(batch.to(device.name))
+            if kept.finite:
+                break
+            kept.put_back()
+        else:
+            raise RuntimeError("averaged weights: expected finite statistics of BatchNorm, got others in float32 too")
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     network.train(was_training)
+
+
+class KeptBuffers:
+    """Copies of a network's buffers, made anew before every pass that may have to be undone.
+
+    An average that has once seen a NaN stays NaN for good; a gradient scaler skips the step, not the statistics.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._own = list(network.buffers())
+        self._kept = [torch.empty_like(tensor) for tensor in self._own]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Copy the buffers."""
+        self._copy(self._kept, self._own)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Set the buffers to what they were when they were kept."""
+        self._copy(self._own, self._kept)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers of the buffers are finite."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self._own)
+
+    @staticmethod
+    def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+        """Copy in one launch a dtype: a network has a hundred of them."""
+        for dtype in {tensor.dtype for tensor in targets}:
+            pairs = [pair for pair in zip(targets, sources, strict=True) if pair[0].dtype == dtype]
+            torch._foreach_copy_([target for target, _ in pairs], [source for _, source in pairs])
 
 
 def batchnorms(network: nn.Module) -> list[_BatchNorm]:

@@ -1,19 +1,77 @@
-"""The time limit of a session, and how long the parts of a run take: whether another step still fits."""
+"""What ends a session: its time limit, with how long the parts of a run take, and signals.
 
+Signals are Ctrl-C, and the SIGTERM of Slurm and of machines that are taken back.
+"""
+
+import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Self
+
+from surface_kernel.interrupts import Stopped
 
 _MARGIN = 1.2  # on what a part took before
 _STEP_MEMORY = 0.9  # of the slowest step's time, what the next step still remembers
 
 
+log = logging.getLogger("surface_train")
+
+
+class StopSignals:
+    """Handles SIGINT and SIGTERM in `with`: the first one raises Stopped, a second one ends the process at once.
+
+    number: of the signal that came, 0 before. What must not be interrupted runs in `held`, and looks at `number`.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._held = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # others may not handle signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell starts what it puts in the background
+                    self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the block end before Stopped is raised."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.number:
+            raise Stopped(self.number)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.number = number
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
+        if not self._held:
+            raise Stopped(number)
+        log.info("%s: stopping after this step; a second one stops at once", signal.Signals(number).name)
+
+
 class Budget:
-    """Seconds that a session may take, from now on; infinite without a limit."""
+    """Seconds that a session may take, from now on, infinite without a limit; and the signals that end it before.
+
+    stop: to be entered by whoever runs the session.
+    """
 
     def __init__(self, budget_s: float) -> None:
+        self.stop = StopSignals()
         self._ends_s = time.monotonic() + budget_s
         self.is_limited = budget_s < math.inf
 

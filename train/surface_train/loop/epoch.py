@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 from surface_train.checks.sentinel import Collapse
 from surface_train.checks.validate import Validated
@@ -25,25 +25,47 @@ def run_epoch(parts: TrainingParts, budget: Budget) -> bool:
 
     Raises:
         Collapse: when the sentinel stops the run; the state is saved then, too.
+        Stopped: after a signal, once the state of the latest step is saved.
+        OSError: where the disk has no room for the epoch's files.
     """
+    stop, training, state = budget.stop, parts.training, parts.writer.folder.state
+    with stop.held():
+        if not training.progress.trained:  # else it was, and the run ended before its validation did
+            parts.writer.check_room(training)
+            started_s = time.monotonic()
+            means = training.train_epoch(budget)
+            if means is None:
+                training.save(state)
+                return False
+            row = _trained(parts, means, time.monotonic() - started_s)
+            training.accept(replace(training.progress, trained=row))
+            # BatchNorm's statistics are each process's own: what is validated is written.
+            parts.group.share(training.network)
+        due = _is_due(parts)
+        if due:  # a validation takes minutes and may fail or be stopped: the epoch is safe before it begins
+            training.save(state)
+        else:
+            _finish_epoch(parts, None, None)
+    if due:
+        loss, result = _validate(parts)
+        with stop.held():
+            _finish_epoch(parts, loss, result)
+    return True
+
+
+def _finish_epoch(parts: TrainingParts, loss: float | None, result: Validated | None) -> None:
+    """Write what an epoch leaves, and act on its validation, where it had one. Raises Collapse."""
     training, folder = parts.training, parts.writer.folder
-    started_s = time.monotonic()
-    means = training.train_epoch(budget)
-    if means is None:
-        training.save(folder.state)
-        return False
-    row = _trained(parts, means, time.monotonic() - started_s)
-    loss, result = _validate(parts) if _is_due(parts) else (None, None)
-    row |= _validated(loss, result)
+    row = training.progress.trained | _validated(loss, result)
     number = training.progress.epoch
     parts.writer.write_row(row, folder.folder / f"epoch_{number}.png" if result else None)
     parts.writer.write_weights(folder.last, training.network, progress=training.progress, result=result)
     collapse = _act_on(parts, result) if result else ""
-    # The state comes last: a run that is killed before it does the epoch again and writes the same files once more.
+    training.accept(replace(training.progress, trained={}))
+    # The state comes last: a run that is killed before it finishes the epoch again and writes the same files once more.
     training.save(folder.state)
     if collapse:
         raise Collapse(collapse)
-    return True
 
 
 def _trained(parts: TrainingParts, means: Mapping[str, float], seconds: float) -> dict[str, object]:
@@ -63,7 +85,7 @@ def _trained(parts: TrainingParts, means: Mapping[str, float], seconds: float) -
 
 def _is_due(parts: TrainingParts) -> bool:
     training, every = parts.training, parts.settings.validation.every_epochs
-    return bool(parts.validator.cases) and (training.progress.epoch % every == 0 or training.is_done)
+    return bool(parts.validator.cases) and (training.progress.epoch % every == 0 or training.is_last_epoch)
 
 
 def _validate(parts: TrainingParts) -> tuple[float, Validated]:

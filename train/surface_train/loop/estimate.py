@@ -1,8 +1,10 @@
-"""Expected time and memory of a training, measured on a few of its own steps before hours are spent."""
+"""What a training takes on this machine: time and memory, measured on a few of its own steps and tiles."""
 
 import resource
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +14,27 @@ from surface_kernel.inference.predict import slabs
 from surface_kernel.inference.tiles import Grid
 from surface_kernel.networks.device import Device
 from surface_kernel.volumes.header import read_header
+from surface_score import score_case
+from surface_train.checks import validate
+from surface_train.checks.validate import THRESHOLDS, TRAINING_THRESHOLD
+from surface_train.distributed import Group
+from surface_train.loop.average import batchnorms
 from surface_train.loop.parts import TrainingParts
+from surface_train.loop.plan import Costs, Ending
 
 _STEPS = 3  # after a first one, in which libraries choose and compile
 _RATE = 1e-9  # the steps are to be timed, not to learn
+_CURVES_S = 1.0  # log, curves and events of an epoch, on a slow core
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTimes:
+    """Seconds of a step and of what is prepared beside it."""
+
+    patches_s: float
+    """To prepare one step's patches."""
+    step_s: float
+    """To move the weights by them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,33 +74,38 @@ class Estimate:
 def estimate(parts: TrainingParts) -> Estimate:
     """Time a few steps and one batch of tiles of a new training. Its weights move: throw it away after."""
     settings, device = parts.settings, parts.device
-    accumulate = settings.optimiser.accumulate
-    started_s = time.monotonic()
-    batches = list(parts.sampler.batches(0, (_STEPS + 1) * accumulate))
-    patches_s = (time.monotonic() - started_s) / (_STEPS + 1)
-    parts.stepper.step(batches[:accumulate], _RATE)
-    started_s = _now_s(device)
-    for first in range(accumulate, len(batches), accumulate):
-        parts.stepper.step(batches[first : first + accumulate], _RATE)
-    step_s = (_now_s(device) - started_s) / _STEPS
+    times = time_steps(parts)
     cases = parts.validator.cases
-    volume_s = _volume_s(parts) if cases else 0.0
+    volume_s = time_volume(parts) if cases else 0.0
     volumes_per_epoch = len(cases) / parts.group.size / settings.validation.every_epochs
     peak_gb, peak_of = _peak_gb(device)
     return Estimate(
         parameters=sum(parameter.numel() for parameter in parts.stepper.network.parameters()),
-        patches_s=patches_s,
-        step_s=step_s,
+        patches_s=times.patches_s,
+        step_s=times.step_s,
         volume_s=volume_s,
         epochs=settings.epochs,
-        epoch_s=settings.steps_per_epoch * max(step_s, patches_s) + volumes_per_epoch * volume_s,
+        epoch_s=settings.steps_per_epoch * max(times.step_s, times.patches_s) + volumes_per_epoch * volume_s,
         peak_gb=peak_gb,
         peak_of=peak_of,
     )
 
 
-def _volume_s(parts: TrainingParts) -> float:
-    """Time two tiles of a made-up volume, and scale that to the mean validation case."""
+def time_steps(parts: TrainingParts) -> StepTimes:
+    """Time a few steps of a new training. Its weights move: throw it away after."""
+    accumulate = parts.settings.optimiser.accumulate
+    started_s = time.monotonic()
+    batches = list(parts.sampler.batches(0, (_STEPS + 1) * accumulate))
+    patches_s = (time.monotonic() - started_s) / (_STEPS + 1)
+    parts.stepper.step(batches[:accumulate], _RATE)
+    started_s = now_s(parts.device)
+    for first in range(accumulate, len(batches), accumulate):
+        parts.stepper.step(batches[first : first + accumulate], _RATE)
+    return StepTimes(patches_s=patches_s, step_s=(now_s(parts.device) - started_s) / _STEPS)
+
+
+def time_volume(parts: TrainingParts) -> float:
+    """Return the seconds to predict a validation case of mean size: two tiles of a made-up volume, scaled to it."""
     settings, tile_zyx = parts.settings, parts.settings.patches.shape_zyx
     shapes = [read_header(case.image).shape_zyx for case in parts.validator.cases]
     counts = [Grid(shape, tile_zyx, settings.overlap).tiles for shape in shapes]
@@ -90,16 +114,64 @@ def _volume_s(parts: TrainingParts) -> float:
     grey = np.random.default_rng(0).integers(1, 256, row, np.uint8)  # no zeros: they would be skipped
     member = Member(parts.stepper.network.eval(), settings.intensity)
     list(slabs([member], grey, grid=grid, device=parts.device))  # compiles and warms up
-    started_s = _now_s(parts.device)
+    started_s = now_s(parts.device)
     list(slabs([member], grey, grid=grid, device=parts.device))
-    return (_now_s(parts.device) - started_s) / grid.tiles * float(np.mean(counts))
+    return (now_s(parts.device) - started_s) / grid.tiles * float(np.mean(counts))
 
 
-def _now_s(device: Device) -> float:
+def measure(parts: TrainingParts) -> Costs:
+    """Time steps, a state, and the validation of one case, of a training that is thrown away after."""
+    steps = time_steps(parts)
+    volume_s = score_s = 0.0
+    if parts.validator.cases:
+        _compile_score()
+        volume_s = time_volume(parts)
+        started_s = now_s(parts.device)
+        network, settings, case = parts.stepper.network, parts.settings, parts.validator.cases[:1]
+        (predicted,) = validate.predict(network, case, settings=settings, device=parts.device, group=Group())
+        volume_s = max(now_s(parts.device) - started_s, volume_s)
+        started_s = time.monotonic()
+        # Weights at their start may predict hardly anything, which is scored in no time: the truth is added to it.
+        mask = predicted.mask(settings.mask.threshold or TRAINING_THRESHOLD) | (predicted.label == 1)
+        score_case(mask, predicted.label)
+        score_s = time.monotonic() - started_s
+    return Costs(
+        step_s=max(steps.step_s, steps.patches_s), volume_s=volume_s, score_s=score_s, epoch_s=_time_epoch(parts)
+    )
+
+
+def ending(parts: TrainingParts) -> Ending:
+    """Return how a training is validated and how it ends, as one of its processes sees it."""
+    settings, ranks = parts.settings, parts.group.size
+    average = settings.average.batchnorm_steps if batchnorms(parts.stepper.network) else 0
+    return Ending(
+        cases=-(-len(parts.validator.cases) // ranks),
+        fold=-(-len(parts.validator.fold) // ranks),
+        thresholds=len(THRESHOLDS) if settings.mask.threshold is None else 0,
+        batchnorm_steps=average,
+    )
+
+
+def now_s(device: Device) -> float:
     """Return the time at which all that was asked of the device is done."""
     if device.is_gpu:
         torch.cuda.synchronize(device.name)
     return time.monotonic()
+
+
+def _time_epoch(parts: TrainingParts) -> float:
+    """Return the seconds of what ends an epoch: a state, and weights, which take about as long."""
+    with tempfile.TemporaryDirectory() as folder:
+        started_s = time.monotonic()
+        parts.training.save(Path(folder) / "state.safetensors")
+        return 2 * (time.monotonic() - started_s) + _CURVES_S
+
+
+def _compile_score() -> None:
+    """Compile the score, or load it from numba's cache: some seconds, once a machine."""
+    label = np.zeros((8, 8, 8), np.uint8)
+    label[2:5, 2:5, 2:5] = 1
+    score_case(np.roll(label, 1, axis=0), label)
 
 
 def _peak_gb(device: Device) -> tuple[float, str]:

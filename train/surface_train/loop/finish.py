@@ -1,7 +1,7 @@
 """The end of a training: the averaged weights are validated against the single best, and the better ones ship."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 from surface_kernel.networks import weights
 from surface_kernel.networks.network import restore
 from surface_kernel.networks.placing import place
+from surface_train.checks.sentinel import violation
 from surface_train.checks.validate import Predicted, Validated
 from surface_train.loop.average import recompute_batchnorm
 from surface_train.loop.budget import Budget
@@ -48,7 +49,7 @@ def finish(parts: TrainingParts, budget: Budget) -> Path:
     # Clocks differ: one process decides for all, or the others would wait for its cases for ever.
     in_time = parts.group.as_rank_0(budget.left_s > parts.timings.finish_s)
     chosen = _averaged(parts, in_time) if training.average.count else None
-    if chosen is None or (chosen.result and not _passes_gate(parts, chosen.result)):
+    if chosen is None or (chosen.result and training.progress.best_epoch and not _passes_gate(parts, chosen.result)):
         chosen = _single(parts, in_time)
     result = chosen.result
     more: dict[str, object] = {
@@ -56,16 +57,24 @@ def finish(parts: TrainingParts, budget: Budget) -> Path:
         "n_averaged": chosen.n_averaged,
         "finished": training.is_done and (in_time or not parts.validator.cases),
     }
-    if result and in_time:
-        if parts.settings.mask.threshold is None:
-            swept = parts.validator.sweep(chosen.predicted)
-            result = max(swept, key=lambda row: row.score)
-            more["score_by_threshold"] = {f"{row.threshold:.2f}": round(row.score, 6) for row in swept}
-        if whole := _whole_fold(parts, chosen.network, budget, threshold=result.threshold):
-            more["whole_fold"] = {"cases": len(parts.validator.fold), **whole.rounded()}
-    path = writer.folder.weights
-    writer.write_weights(path, chosen.network, progress=training.progress, result=result, more=more)
+    if result and in_time and parts.settings.mask.threshold is None:
+        swept = parts.validator.sweep(chosen.predicted)
+        result = max(swept, key=lambda row: (not _fault(parts, row), row.score))
+        more["score_by_threshold"] = {f"{row.threshold:.2f}": round(row.score, 6) for row in swept}
+    path, progress = writer.folder.weights, training.progress
+    writer.write_weights(path, chosen.network, progress=progress, result=result, more=more)
+    if result and (fault := _fault(parts, result)):
+        log.error("error: %s: the weights predict the same everywhere: %s; nothing better was trained", path, fault)
+    # The weights are safe: what follows takes long, and reads cases that nothing has read before.
+    if result and in_time and (whole := _whole_fold(parts, chosen.network, budget, threshold=result.threshold)):
+        more["whole_fold"] = {"cases": len(parts.validator.fold), **whole.rounded()}
+        writer.write_weights(path, chosen.network, progress=progress, result=result, more=more)
     return path
+
+
+def _fault(parts: TrainingParts, result: Validated) -> str:
+    """Return in what way a validation was uniform, empty where it was not."""
+    return violation(parts.settings.sentinel, result.foreground, result.variance)
 
 
 def _averaged(parts: TrainingParts, in_time: bool) -> _Candidate:
@@ -88,9 +97,16 @@ def _averaged(parts: TrainingParts, in_time: bool) -> _Candidate:
 
 
 def _passes_gate(parts: TrainingParts, averaged: Validated) -> bool:
-    """Whether the averaged weights ship: unless they score worse than the best single ones by more than the margin."""
+    """Whether the averaged weights ship.
+
+    They do unless they score worse than the best single ones by more than the margin, or predict the same everywhere,
+    which the best single ones do not.
+    """
     progress, margin = parts.training.progress, parts.settings.average.gate_margin
-    passes = averaged.score >= progress.best_score - margin
+    fault = _fault(parts, averaged)
+    if fault:
+        log.info("the averaged weights predict the same everywhere: %s", fault)
+    passes = not fault and averaged.score >= progress.best_score - margin
     log.info(
         "using the %s weights: score %.4f averaged, %.4f best single (epoch %d), difference %+.4f, margin %.4f",
         "averaged" if passes else "best single",
@@ -104,11 +120,17 @@ def _passes_gate(parts: TrainingParts, averaged: Validated) -> bool:
 
 
 def _single(parts: TrainingParts, in_time: bool) -> _Candidate:
-    """Return the best single weights, else the latest where no validation happened."""
-    folder = parts.writer.folder
-    if not parts.training.progress.best_epoch:
-        log.info("using the latest weights: no averaging and no validation happened")
-        return _Candidate(name=folder.last.stem, network=parts.training.network)
+    """Return the best single weights, else the latest."""
+    folder, progress = parts.writer.folder, parts.training.progress
+    if not progress.best_epoch:
+        validated = progress.stale > 0
+        reason = "every validation was uniform" if validated else "no averaging and no validation happened"
+        log.info("using the latest weights: %s", reason)
+        latest = _Candidate(name=folder.last.stem, network=parts.training.network)
+        if not (validated and in_time):
+            return latest
+        result, predicted = parts.validate(latest.network, "Latest")
+        return replace(latest, result=result, predicted=predicted)
     metadata, tensors = weights.load(folder.best)
     network = place(restore(metadata.architecture, tensors), parts.device)
     if not in_time:

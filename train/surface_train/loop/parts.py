@@ -53,7 +53,14 @@ class TrainingParts:
 
 
 def assemble(
-    *, settings: TrainingSettings, split: Split, folder: RunFolder, device: Device, group: Group, init: Path | None
+    *,
+    settings: TrainingSettings,
+    split: Split,
+    folder: RunFolder,
+    device: Device,
+    group: Group,
+    init: Path | None,
+    planned: bool = False,
 ) -> TrainingParts:
     """Make the parts of a new run; nothing is written yet.
 
@@ -64,6 +71,7 @@ def assemble(
         device: where it computes.
         group: the processes that it consists of.
         init: a weights file to initialise from.
+        planned: whether the settings were laid out for this run; else they are as their file has them.
 
     Raises:
         ValueError: when the weights of `init` are of another architecture; and what `weights.load` raises.
@@ -78,6 +86,8 @@ def assemble(
         settings=settings.digest,
         split=split.digest,
         averaging_from=settings.average.start_epoch,
+        planned_steps=settings.epochs * settings.steps_per_epoch if planned else 0,
+        planned_every=settings.validation.every_epochs if planned else 0,
         init=parent["sha256"] if parent else "",
     )
     return TrainingParts(

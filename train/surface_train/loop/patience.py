@@ -15,7 +15,7 @@ class Decision:
     progress: TrainingProgress
     """The run's progress from here on."""
     is_best: bool
-    """Whether these weights score better than all before."""
+    """Whether these weights score better than all before, and do not predict the same everywhere."""
     ends_early: bool
     """Whether patience is exhausted: averaging begins with the next epoch instead of its planned one."""
     collapse: str
@@ -30,7 +30,9 @@ def decide(progress: TrainingProgress, result: Validated, settings: TrainingSett
         result: of its validation.
         settings: the run's.
     """
-    is_best = result.score > progress.best_score
+    # All surface or none can score well: an empty mask has no topology to get wrong.
+    uniform = sentinel.violation(settings.sentinel, result.foreground, result.variance)
+    is_best = not uniform and result.score > progress.best_score
     if is_best:
         after = replace(progress, best_score=result.score, best_epoch=progress.epoch, stale=0, plateau=0)
     else:

@@ -1,6 +1,9 @@
 """A training's state on disk: everything the next step depends on, in one safetensors file. No pickle."""
 
+import errno
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,8 +52,18 @@ class TrainingProgress:
     """Times that a plateau lowered the learning rate."""
     strikes: int = 0
     """Consecutive validations past one of the sentinel's limits."""
+    skipped: int = 0
+    """Steps of the epoch that is half done that were skipped: they count in no mean."""
+    skipped_in_a_row: int = 0
+    """Skipped steps since the last one that was made."""
+    planned_steps: int = 0
+    """All steps of the run where they were laid out for it, by --plan-s or --steps; 0: as many as the settings say."""
+    planned_every: int = 0
+    """Epochs from one validation to the next, likewise."""
     init: str = ""
     """sha256 of the weights file that the run was initialised from; empty without one."""
+    trained: dict[str, Any] = field(default_factory=dict)
+    """The first columns of an epoch's row that was trained and is still to be validated; empty at other times."""
     scaler: dict[str, Any] = field(default_factory=dict)
     """State of the gradient scaler; empty where the precision needs none."""
 
@@ -79,10 +92,19 @@ def save(
     for index, entries in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in entries.items()}
     tensors["totals"] = totals
-    metadata = {"format": FORMAT, "progress": json.dumps(asdict(progress) | {"averaged": average.count})}
+    entries = asdict(progress) | {"averaged": average.count}
+    if not progress.trained:  # as states were before there was such an entry
+        del entries["trained"]
+    metadata = {"format": FORMAT, "progress": json.dumps(entries)}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with disk.replacing(path) as partial:  # a large state is streamed, not first made in memory
-        save_file(plain, partial, metadata)
+    size_bytes = sum(tensor.nbytes for tensor in plain.values())
+    with disk.replacing(path, size_bytes) as partial:  # a large state is streamed, not first made in memory
+        try:
+            save_file(plain, partial, metadata)
+        except safetensors.SafetensorError as error:  # the library's own kind, with the system's number in its text
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code)) from error
 
 
 def load(
@@ -118,9 +140,28 @@ def load(
         index, _, key = name.partition("/")
         entries.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+    _lay_out(optimiser)
     place = next(network.parameters()).device
     mean = {name: tensor.to(place) for name, tensor in _under("average/", tensors).items()}
     return progress, WeightAverage(decay, mean=mean, count=progress.averaged), tensors["totals"]
+
+
+def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Lay moments out in memory as their parameters are, which a file does not keep."""
+    for parameter, entries in optimiser.state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def planned(path: Path) -> tuple[int, int]:
+    """Return `planned_steps` and `planned_every` of a state, without its tensors. Raises StateError."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            progress = json.loads((opened.metadata() or {})["progress"])
+        return int(progress.get("planned_steps", 0)), int(progress.get("planned_every", 0))
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise StateError(f"{path}: expected a training state ({FORMAT}), got no readable one: {error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -15,7 +15,9 @@ from surface_kernel.networks.placing import autocast, place
 from surface_train.data.patches import Batch
 from surface_train.data.truth import Truth
 from surface_train.distributed import Group
+from surface_train.loop.average import KeptBuffers
 from surface_train.losses import loss
+from surface_train.losses.terms import weighted_terms
 from surface_train.settings import Optimiser, TrainingSettings
 
 
@@ -32,7 +34,7 @@ def precise(device: Device, optimiser: Optimiser) -> Device:
         PrecisionError: when the settings ask for a precision that the device does not have.
     """
     cuda, precision = device.is_gpu, optimiser.precision
-    has_bfloat16 = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
+    has_bfloat16 = not cuda or torch.cuda.get_device_capability(device.name) >= (8, 0)
     if precision == "auto":
         return replace(device, dtype="bfloat16") if cuda and has_bfloat16 else device
     if precision == "float16" and not cuda:
@@ -57,16 +59,25 @@ class Stepper:
                 raise PrecisionError('optimiser.sync_batchnorm: expected GPUs, got a CPU; use norm = "instance"')
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network = place(network, device)
-        self.optimiser = _optimiser(self.network, settings.optimiser)
+        self.optimiser = make_optimiser(self.network, settings.optimiser)
         # A scaler keeps float16's small gradients from becoming 0; the others have the range of float32.
         self.scaler = torch.amp.GradScaler(device.name.split(":")[0], enabled=device.dtype == "float16")
         compiled = settings.optimiser.compile
         running = cast(nn.Module, torch.compile(self.network)) if compiled else self.network
+        self._kept = KeptBuffers(self.network) if self.scaler.is_enabled() else None
         self._parallel = _parallel(running, settings, device) if group.size > 1 else None
         self._running = self._parallel or running
 
-    def step(self, batches: Sequence[Batch], rate: float) -> dict[str, Tensor]:
+    @property
+    def names(self) -> list[str]:
+        """What `step` returns, by name."""
+        return ["loss", *weighted_terms(self.settings.loss), "variance_of_p"]
+
+    def step(self, batches: Sequence[Batch], rate: float) -> dict[str, Tensor] | None:
         """Move the weights by the mean gradient of some batches.
+
+        Where float16 overflows, the scaler skips the step and lowers its scale: then the network is as it was before,
+        BatchNorm's statistics too.
 
         Args:
             batches: whose gradients are added up.
@@ -74,7 +85,7 @@ class Stepper:
 
         Returns:
             The means over the batches of "loss", of every term that has a weight, and of "variance_of_p", the
-            probabilities' raw variance: float32 scalars on the device.
+            probabilities' raw variance: float32 scalars on the device. None for a step that was skipped.
 
         Raises:
             RuntimeError: when the gradient is not finite and no scaler deals with it.
@@ -84,6 +95,8 @@ class Stepper:
         self.network.train()
         self._deepen(True)
         self.optimiser.zero_grad(set_to_none=True)
+        if self._kept:
+            self._kept.keep()
         seen: list[dict[str, Tensor]] = []
         for position, batch in enumerate(batches):
             # Gradients are summed over the processes once, with the last batch.
@@ -92,8 +105,7 @@ class Stepper:
                 seen.append(self._backward(batch, 1 / len(batches)))
         self._deepen(False)
         means = {name: torch.stack([row[name] for row in seen]).mean() for name in seen[0]}
-        self._move(means["loss"])
-        return means
+        return means if self._move(means["loss"]) else None
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Return what `step` would for one batch, with the network in evaluation mode and nothing moved."""
@@ -126,7 +138,8 @@ class Stepper:
             spread = loss.probability_variance(logits[:, 0].float(), truth).mean()
         return value, {"loss": value.detach(), **parts, "variance_of_p": spread}
 
-    def _move(self, value: Tensor) -> None:
+    def _move(self, value: Tensor) -> bool:
+        """Move the weights by their gradients; return whether the step was made."""
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.optimiser.clip_norm)
         # A scaler skips a step whose gradient is not finite; without one such a step would spoil the weights for good.
@@ -134,7 +147,14 @@ class Stepper:
             got = f"a loss of {value.item()} with a gradient of norm {norm.item()}"
             raise RuntimeError(f"expected a finite loss and gradient, got {got}; lower the learning rate")
         self.scaler.step(self.optimiser)
+        if self._kept is None:
+            return True
+        before = self.scaler.get_scale()
         self.scaler.update()
+        skipped = self.scaler.get_scale() < before  # torch tells it in no other way
+        if skipped:
+            self._kept.put_back()
+        return not skipped
 
     def _images(self, batch: Batch) -> Tensor:
         return self._moved(torch.from_numpy(batch.images))[:, None]
@@ -149,7 +169,8 @@ class Stepper:
         return tensor
 
 
-def _optimiser(network: nn.Module, chosen: Optimiser) -> torch.optim.Optimizer:
+def make_optimiser(network: nn.Module, chosen: Optimiser) -> torch.optim.Optimizer:
+    """Return the optimiser of a network's parameters."""
     parameters, rate, decay = network.parameters(), chosen.learning_rate, chosen.weight_decay
     if chosen.kind == "sgd":
         nesterov = chosen.momentum > 0

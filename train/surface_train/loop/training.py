@@ -63,7 +63,12 @@ class Training:
 
     @property
     def is_done(self) -> bool:
-        """Whether no epoch is left to train."""
+        """Whether no epoch is left to train or to finish."""
+        return self.is_last_epoch and not self._progress.trained
+
+    @property
+    def is_last_epoch(self) -> bool:
+        """Whether the run's last epoch was trained."""
         return self._progress.epoch >= self.last_epoch
 
     @property
@@ -71,11 +76,17 @@ class Training:
         """The learning rate of the latest step."""
         return self._rate(self._progress.step - 1)
 
+    @property
+    def state_bytes(self) -> int:
+        """The most bytes that a state takes: weights, their moments and their average."""
+        per_weight = 4 if self._settings.optimiser.kind == "adamw" else 3
+        return per_weight * sum(int(tensor.nbytes) for tensor in self.network.state_dict().values())
+
     def train_epoch(self, budget: Budget) -> dict[str, float] | None:
         """Train the next epoch, or what is left of it.
 
         Returns:
-            The means over its steps of what `Stepper.step` returns; None when the time limit came first.
+            The means over its steps of what `Stepper.step` returns; None when the time limit or a signal came first.
 
         Raises:
             RuntimeError: when the loss is not finite.
@@ -83,7 +94,6 @@ class Training:
         settings, number = self._settings, self._progress.epoch + 1
         end, accumulate = number * settings.steps_per_epoch, settings.optimiser.accumulate
         batches = self._sampler.batches(self._progress.step * accumulate, end * accumulate)
-        names: list[str] = []
         with closing(batches), self._bar(number, end) as bar:
             for step in bar:
                 if self._is_over(budget):
@@ -92,16 +102,37 @@ class Training:
                     # Networks that draw must draw the same in a resumed run.
                     torch.manual_seed(settings.seed * 1_000_003 + step * self._group.size + self._group.rank)
                     means = self._stepper.step([next(batches) for _ in range(accumulate)], self._rate(step))
-                    names = list(means)
-                    self._add(torch.stack([means[name] for name in names]))
                     self._progress = replace(self._progress, step=step + 1)
+                    if means is None:
+                        self._skip()
+                        continue
+                    self._add(torch.stack([means[name] for name in means]))
+                    self._progress = replace(self._progress, skipped_in_a_row=0)
                     self._take_sample(number, step % settings.steps_per_epoch)
-        values = (self._totals / settings.steps_per_epoch).tolist()
-        if not math.isfinite(values[0]):
+        return self._end_epoch(number)
+
+    def _end_epoch(self, number: int) -> dict[str, float]:
+        """Return the means over the steps of an epoch that were made."""
+        made = self._settings.steps_per_epoch - self._progress.skipped
+        names = self._stepper.names
+        values = (self._totals / made).tolist() if made else [math.nan] * len(names)
+        if made and not math.isfinite(values[0]):
             raise RuntimeError(f"epoch {number}: expected a finite loss, got {values[0]}; lower the learning rate")
-        self._progress = replace(self._progress, epoch=number)
+        self._progress = replace(self._progress, epoch=number, skipped=0)
         self._totals = torch.zeros(0, dtype=torch.float64)
         return dict(zip(names, values, strict=True))
+
+    def _skip(self) -> None:
+        """Count a step that was not made. Raises RuntimeError where too many were in a row."""
+        progress, most = self._progress, self._settings.optimiser.most_skipped_steps
+        in_a_row = progress.skipped_in_a_row + 1
+        self._progress = replace(progress, skipped=progress.skipped + 1, skipped_in_a_row=in_a_row)
+        log.info("step %d skipped: float16 overflowed; the loss's scale is halved", self._progress.step)
+        if in_a_row > most:
+            raise RuntimeError(
+                f"optimiser.most_skipped_steps: expected at most {most} steps in a row without a finite gradient, got "
+                f'{in_a_row}; lower the learning rate, or set precision = "float32"'
+            )
 
     def save(self, path: Path) -> None:
         """Write the state of this very step; only the first process of a run does."""
@@ -164,5 +195,9 @@ class Training:
             self.average.add(self.network.state_dict())
 
     def _is_over(self, budget: Budget) -> bool:
-        """Whether another step would leave too little time to save and to validate."""
+        """Whether a signal ends the run, or another step would leave too little time to save and to validate."""
+        # Signals reach the processes of a run at different moments: all go by the first one's.
+        budget.stop.number = self._group.as_rank_0(budget.stop.number)
+        if budget.stop.number:
+            return True
         return budget.is_limited and self._group.as_rank_0(budget.left_s < self._timings.next_step_s)

@@ -17,6 +17,7 @@ from surface_train.data.store import Store
 from surface_train.distributed import Group
 from surface_train.loop.budget import Timings
 from surface_train.losses.terms import label_maps
+from surface_train.records.by_products import by_product
 from surface_train.settings import Augment, TrainingSettings
 
 log = logging.getLogger("surface_train")
@@ -89,10 +90,19 @@ class Validator:
         log.info("score by threshold: %s", ", ".join(f"{row.threshold:.2f}: {row.score:.4f}" for row in swept))
         return swept
 
-    def validate_fold(self, network: nn.Module, threshold: float) -> Validated:
-        """Predict and score the whole fold at a threshold; one volume is held at a time."""
-        rows = [validate.check_case(row, threshold) for row in self._predict(network, self.fold)]
-        result = validate.mean_validated(self._group.gather(rows))
+    def validate_fold(self, network: nn.Module, threshold: float) -> Validated | None:
+        """Predict and score the whole fold at a threshold; one volume is held at a time.
+
+        Returns:
+            The means; None where some process could not: the score of weights that are chosen already can be missed.
+        """
+        rows: list[Validated] = []
+        with by_product("the score of the whole fold"):
+            rows = [validate.check_case(row, threshold) for row in self._predict(network, self.fold)]
+        gathered = self._group.gather(rows)
+        if len(gathered) < len(self.fold):
+            return None
+        result = validate.mean_validated(gathered)
         log.info("Whole fold (%d cases) Val - %s, threshold %.2f", len(self.fold), _scores(result), threshold)
         return result
 

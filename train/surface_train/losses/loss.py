@@ -82,6 +82,7 @@ def _coarse(logits: Tensor, truth: Truth, weights: LossWeights) -> Tensor:
         1 << ((fine - 1) // coarse).bit_length()
         for fine, coarse in zip(truth.labels.shape[1:], logits.shape[2:], strict=True)
     )
+    # Every n-th label, as nnU-Net does: a mean of labels would be none of 0, 1 and 2.
     labels = truth.labels[(slice(None), *(slice(None, None, stride) for stride in strides))]
     compared = _compared(logits, Truth(labels))
     return (0.5 * dice(compared, weights) + 0.5 * compared.truth.mean(compared.cross_entropy)).mean()

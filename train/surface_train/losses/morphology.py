@@ -21,12 +21,14 @@ def soft_skeleton(image: Tensor, iterations: int) -> Tensor:
     for _ in range(iterations):
         image, eroded = eroded, erode(eroded)
         rest = functional.relu(image - dilate(eroded))
+        # Union of soft sets, a + b − a·b: no value grows above 1.
         skeleton = skeleton + functional.relu(rest - skeleton * rest)
     return skeleton
 
 
 def erode(image: Tensor) -> Tensor:
     """Return the minimum over each voxel and its six neighbours, as three 1-D minima: (batch, z, y, x)."""
+    # There is no min_pool3d.
     turned = -image
     z, y, x = (functional.max_pool3d(turned, line, 1, tuple(size // 2 for size in line)) for line in _LINES)
     return -maximum(maximum(z, y), x)

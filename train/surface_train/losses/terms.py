@@ -36,6 +36,7 @@ def focal(compared: Compared, weights: LossWeights) -> Tensor:
     foreground instead.
     """
     truth, background = compared.truth, weights.focal_background
+    # One map in place of two: w on background and 1 − w on surface, 0 where nothing is labelled.
     balance = torch.add(background * truth.labelled, truth.surface, alpha=1 - 2 * background)
     # 1 − p_true as a logarithm: as a power, it has no finite slope at 0 for a gamma below 1.
     log_error = compared.wrongness - compared.cross_entropy
@@ -50,6 +51,7 @@ def boundary(compared: Compared, weights: LossWeights) -> Tensor:
     weights, so that the term is a cross-entropy in size, however much boundary a sample has.
     """
     labelled = compared.truth.labelled
+    # FAR_VOXELS squared is still finite in float32, and its exponential 0.
     near = torch.exp(compared.truth.map(DISTANCE).square() * (-0.5 / weights.boundary_theta_voxels**2))
     weight = torch.addcmul(labelled, labelled, near, value=weights.boundary_theta0)
     return (weight * compared.cross_entropy).sum(VOLUME) / weight.sum(VOLUME).clamp(min=_EPSILON)

@@ -11,6 +11,7 @@ import numpy as np
 
 from surface_kernel import disk
 from surface_train.loss_weights import LossWeights
+from surface_train.records.figures import new_figure
 from surface_train.settings import Sentinel
 
 Rows = Sequence[Mapping[str, Any]]
@@ -35,12 +36,9 @@ def draw(rows: Rows, path: Path, loss: LossWeights | None = None, limits: Sentin
         loss: the weights with which the terms add up to the loss; the default preset's without it.
         limits: the sentinel's, drawn beside the foreground; the defaults without them.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    figure = new_figure(figsize=(12, 12), layout="constrained")
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(12, 12), layout="constrained")
-    FigureCanvasAgg(figure)
     places = figure.add_gridspec(3, 2, height_ratios=(1.25, 1, 1))
     whole = figure.add_subplot(places[0, :])
     variances, scores, shares, rate = (figure.add_subplot(places[row, column]) for row in (1, 2) for column in (0, 1))

@@ -1,14 +1,20 @@
 """Where a run came from: sources, libraries, the kind of machine, and the weights that it started from."""
 
 import hashlib
+import logging
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from surface_kernel import machine
+
+log = logging.getLogger("surface_train")
 
 _LIBRARIES = (
     "torch",
@@ -35,8 +41,8 @@ def environment() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "machine": platform.machine(),
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "cores": machine.cores(),
+        "memory_gib": round(machine.machine_bytes() / 2**30, 1),
         "torch_threads": torch.get_num_threads(),
     }
 
@@ -58,11 +64,22 @@ def commit() -> str | None:
         return stated
     # --exclude "*": never a tag's name, always the commit.
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
+    english = os.environ | {"LC_ALL": "C"}
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, env=english)
+    except OSError:
+        return None
+    if done.returncode:
+        _warn_of_git(" ".join(done.stderr.split()))
         return None
     return done.stdout.strip()
+
+
+@cache  # each weights file names its commit: once is enough
+def _warn_of_git(said: str) -> None:
+    """Warn that a clone's commit is not known, and why: git refuses that of another user, as in many containers."""
+    if "not a git repository" not in said:
+        log.warning("the weights will name no commit: %s", said)
 
 
 def _version(name: str) -> str | None:
@@ -75,7 +92,7 @@ def _version(name: str) -> str | None:
 def _cpu() -> str | None:
     """Return the processor's model name, None where /proc/cpuinfo does not hold it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surface_kernel import disk
+from surface_train.records.figures import new_figure
 
 Grey = npt.NDArray[np.uint8]
 
@@ -29,12 +30,9 @@ def draw(path: Path, *, image: Grey, label: Grey, mask: Grey, title: str) -> Non
         mask: the prediction, {0, 1} of the same shape.
         title: above the picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    figure = new_figure(figsize=(12, 12.6), layout="constrained")
     from matplotlib.patches import Patch
 
-    figure = Figure(figsize=(12, 12.6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(3, 3)
     for row, plane in enumerate(_PLANES):
         middle = image.shape[row] // 2

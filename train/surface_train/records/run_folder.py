@@ -3,7 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,13 @@ from surface_train.checks.validate import Predicted
 from surface_train.data.folds import Split
 from surface_train.loss_weights import LossWeights
 from surface_train.records import events
+from surface_train.records.by_products import by_product
 from surface_train.records.environment import environment, origin
+
+LOCK = ".lock"
+# What a new run writes before its first step, beside its state.
+_BEGUN = ("settings.toml", "split.json", "environment.json", "plan.json")
+log = logging.getLogger("surface_train")
 
 
 class RunFolderError(ValueError):
@@ -52,6 +60,10 @@ class RunFolder:
         return self.folder / "weights.safetensors"
 
     @property
+    def _settings(self) -> Path:
+        return self.folder / "settings.toml"
+
+    @property
     def _table(self) -> Path:
         return self.folder / "log.csv"
 
@@ -76,18 +88,12 @@ class RunFolder:
         Raises:
             RunFolderError: when there is no run to resume, or a folder in the way of a new one.
         """
-        own = self.folder / "settings.toml"
-        if resume and not own.is_file():
-            raise RunFolderError(f"{own}: no such file; expected the folder of a run to resume")
-        if not resume and self.folder.exists() and any(path.suffix != disk.PARTIAL for path in self.folder.iterdir()):
-            raise RunFolderError(
-                f"{self.folder}: expected a new or empty folder, got one with files; use --resume to continue its run"
-            )
+        self.refuse_others(resume=resume)
         self._remove_partials()
         if resume and self.state.is_file():
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write(own.name, settings_file.read_bytes())
+        self._write(self._settings.name, settings_file.read_bytes())
         sides = {"training": split.training, "validation": split.validation}
         listed = {side: [case.name for case in cases] for side, cases in sides.items()}
         self._write_json("split.json", listed | {"sha256": split.digest})
@@ -95,6 +101,51 @@ class RunFolder:
         self._table.unlink(missing_ok=True)
         events.forget_after(self._events, 0)
         return False
+
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """Keep the folder for this process: no other one may train in it meanwhile.
+
+        Raises:
+            RunFolderError: as `begin` does, and where another process has the folder.
+        """
+        self.refuse_others(resume=resume)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = disk.lock(self.folder / LOCK)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"{self.folder}: expected a run that nobody else continues, got one that another process is training; "
+                "wait for its end, or stop it"
+            ) from error
+        if lock is None:
+            log.warning("%s has no locks: nothing keeps another process from training in it too", self.folder)
+        with lock or nullcontext():
+            yield
+
+    def discard(self) -> None:
+        """Remove a run that never trained: what `begin` wrote and its first state, and the folder if that was all."""
+        for name in (*_BEGUN, self.state.name, LOCK):
+            (self.folder / name).unlink(missing_ok=True)
+        self._remove_partials()
+        with suppress(OSError):  # not empty
+            self.folder.rmdir()
+
+    def refuse_others(self, *, resume: bool) -> None:
+        """Raise RunFolderError as `begin` does; nothing is written."""
+        if resume and not self._settings.is_file():
+            raise RunFolderError(f"{self._settings}: no such file; expected the folder of a run to resume")
+        if not resume and self.folder.exists() and not self._is_free():
+            raise RunFolderError(
+                f"{self.folder}: expected a new or empty folder, got one with files; use --resume to continue its run"
+            )
+
+    def _is_free(self) -> bool:
+        return all(path.suffix == disk.PARTIAL or path.name == LOCK for path in self.folder.iterdir())
+
+    def write_plan(self, entries: Mapping[str, Any]) -> None:
+        """Write plan.json: what was measured, and the steps that it came to."""
+        self._write_json("plan.json", entries)
 
     def rows(self) -> list[dict[str, str]]:
         """Return the rows of log.csv; a last line that a killed run left unfinished is not one."""
@@ -113,7 +164,7 @@ class RunFolder:
             raise RunFolderError(f"{self._table}: expected columns {', '.join(names)}, got {', '.join(row)}")
         else:
             # Appended, not replaced: a cut line is dropped by whoever reads, and the lines before it are safe.
-            with self._table.open("ab") as file:
+            with disk.named(self._table), self._table.open("ab") as file:
                 file.write(_csv(names, [row], header=False))
 
     def show(self, row: Mapping[str, Any], loss: LossWeights, picture: Path | None = None) -> None:
@@ -125,14 +176,16 @@ class RunFolder:
         from surface_train.records import curves
 
         rows = self.rows()
-        curves.draw(rows, self.folder / "curves.png", loss)
-        if not events.can_write():
-            return
-        for earlier in rows[:-1]:
-            if not events.written(self._events, int(earlier["epoch"])):
-                drawn = self.folder / f"epoch_{earlier['epoch']}.png"
-                events.write(self._events, earlier, drawn if drawn.is_file() else None)
-        events.write(self._events, row, picture)
+        with by_product("curves.png"):
+            curves.draw(rows, self.folder / "curves.png", loss)
+        with by_product("events for TensorBoard"):
+            if not events.can_write():
+                return
+            for earlier in rows[:-1]:
+                if not events.written(self._events, int(earlier["epoch"])):
+                    drawn = self.folder / f"epoch_{earlier['epoch']}.png"
+                    events.write(self._events, earlier, drawn if drawn.is_file() else None)
+            events.write(self._events, row, picture if picture and picture.is_file() else None)
 
     def forget_after(self, epoch: int) -> None:
         """Drop the rows of log.csv, and the events, that a killed run wrote after its last saved state."""

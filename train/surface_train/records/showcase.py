@@ -1,11 +1,13 @@
-"""A submission compared with the truth and with the best single grey threshold: a report and a picture.
+"""A submission compared with the truth, its start and the best grey threshold: a report, a picture and a verdict.
 
-    python -m surface_train.records.showcase --data DIR --submission submission.zip --out DIR
+    python -m surface_train.records.showcase --data DIR --submission submission.zip [--start DIR] --out DIR
 
-The data are what `surface_train phantom` wrote; the kernel never saw their test labels.
+The data are what `surface_train phantom` wrote; the kernel never saw their test labels. The start's masks are what the
+weights that the training began with make of the same volumes. The exit code is 4 where the demo's bar is missed.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import zipfile
@@ -21,9 +23,10 @@ from surface_kernel.volumes import volume
 from surface_phantom.hardness import measure
 from surface_score import CaseScore, score_case
 from surface_train.records.picture import draw
+from surface_train.records.verdict import LARGEST_FACTOR, LEAST_GAIN, LEAST_LEAD, Verdict
 
 Grey = npt.NDArray[np.uint8]
-BAR = 0.15  # by how much the demo's mean Dice should beat the best grey threshold
+DONE, BELOW_BAR = 0, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +38,21 @@ class Shown:
     label: Grey
     mask: Grey
     score: CaseScore
+    start: CaseScore | None
+    """Of the mask that the start's weights make; None without a start."""
     threshold_dice: float
     """Dice of the best single grey threshold, chosen with the label at hand."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write OUT/report.txt and OUT/picture.png."""
+    """Write OUT/report.txt, OUT/picture.png and OUT/verdict.json; exit code 4 where the demo's bar is missed."""
     parser = argparse.ArgumentParser(prog="surface_train.records.showcase", description=main.__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--submission", type=Path, required=True, metavar="ZIP")
+    parser.add_argument("--start", type=Path, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parsed = parser.parse_args(arguments)
-    shown = compare(parsed.data, parsed.submission)
+    shown = compare(parsed.data, parsed.submission, parsed.start)
     middle = sorted(shown, key=lambda row: row.score.surface_dice)[len(shown) // 2]
     draw(
         parsed.out / "picture.png",
@@ -55,12 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mask=middle.mask,
         title=f"test case {middle.case}, the median of {len(shown)} by surface Dice: the kernel's prediction",
     )
-    disk.put(parsed.out / "report.txt", page(shown, parsed.out).encode())
-    return 0
+    verdict = judge(shown)
+    disk.put(parsed.out / "report.txt", page(shown, verdict, parsed.out).encode())
+    disk.put(parsed.out / "verdict.json", (json.dumps(verdict.to_entries(), indent=1) + "\n").encode())
+    return BELOW_BAR if verdict.faults else DONE
 
 
-def compare(data: Path, submission: Path) -> list[Shown]:
-    """Score every mask of a submission against the phantom's hidden labels."""
+def compare(data: Path, submission: Path, start: Path | None) -> list[Shown]:
+    """Score every mask of a submission, and the start's, against the phantom's hidden labels."""
     shown: list[Shown] = []
     with zipfile.ZipFile(submission) as archive, tempfile.TemporaryDirectory() as scratch:
         for name in archive.namelist():
@@ -74,29 +82,34 @@ def compare(data: Path, submission: Path) -> list[Shown]:
                     label=label,
                     mask=mask,
                     score=score_case(mask, label),
+                    start=score_case(volume.read(start / name), label) if start else None,
                     threshold_dice=measure(image, label).threshold_dice,
                 )
             )
     return shown
 
 
-def _meets_bar(shown: Sequence[Shown]) -> bool:
-    """Whether the masks beat the best grey threshold by BAR, with foreground within a factor of 2 of the truth."""
-    dice = _mean(row.score.dice for row in shown)
-    predicted = _mean(row.score.predicted_share for row in shown)
-    truth = _mean(row.score.truth_share for row in shown)
-    return dice >= _mean(row.threshold_dice for row in shown) + BAR and truth / 2 <= predicted <= 2 * truth
+def judge(shown: Sequence[Shown]) -> Verdict:
+    """Return the means over the cases, which the demo's bar is about."""
+    starts = [row.start.dice for row in shown if row.start]
+    return Verdict(
+        dice=_mean(row.score.dice for row in shown),
+        start_dice=_mean(starts) if starts else None,
+        threshold_dice=_mean(row.threshold_dice for row in shown),
+        predicted_share=_mean(row.score.predicted_share for row in shown),
+        truth_share=_mean(row.score.truth_share for row in shown),
+    )
 
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def page(shown: Sequence[Shown], folder: Path) -> str:
+def page(shown: Sequence[Shown], verdict: Verdict, folder: Path) -> str:
     """Return the report: what was made, how good it is, where it is and what comes next."""
     rows = [
-        f"  {row.case:>12}  {row.score.dice:6.3f}  {row.threshold_dice:13.3f}  {row.score.surface_dice:12.3f}"
-        f"  {row.score.voi_score:9.3f}  {row.score.score:5.3f}"
+        f"  {row.case:>12}  {_dice(row.start):>6}  {row.score.dice:6.3f}  {row.threshold_dice:13.3f}"
+        f"  {row.score.surface_dice:12.3f}  {row.score.voi_score:9.3f}  {row.score.score:5.3f}"
         f"  {row.score.predicted_share:9.1%}  {row.score.truth_share:6.1%}"
         for row in shown
     ]
@@ -110,18 +123,19 @@ def page(shown: Sequence[Shown], folder: Path) -> str:
             f"  {folder}/rehearsal          the kernel's report on it; the rehearsal's own is bundle.rehearsed.json",
             f"  {folder}/submission.zip     the kernel's predictions of the test volumes, made offline",
             f"  {folder}/score.json         its score, case by case",
+            f"  {folder}/verdict.json       the means below, the bar, and what missed it",
             f"  {folder}/picture.png        CT, truth and prediction in three planes",
             "",
             "Scores on labelled voxels (label 2 is ignored)",
-            "       test case    Dice  best threshold  surface Dice  VOI score  score  predicted   truth",
+            "       test case   start    Dice  best threshold  surface Dice  VOI score  score  predicted   truth",
             *rows,
-            f"  Mean Dice {_mean(row.score.dice for row in shown):.3f}, "
+            f"  Mean Dice {verdict.dice:.3f}, "
             f"mean surface Dice {_mean(row.score.surface_dice for row in shown):.3f}, "
             f"mean competition score {_mean(row.score.score for row in shown):.3f}.",
+            *_start_lines(verdict),
             "  The best single grey threshold, chosen with the labels at hand, reaches Dice "
-            f"{_mean(row.threshold_dice for row in shown):.3f}.",
-            f"  The demo's bar, Dice {BAR} above that and foreground within a factor of 2 of the truth: "
-            f"{'met' if _meets_bar(shown) else 'NOT met'}.",
+            f"{verdict.threshold_dice:.3f}.",
+            *_judged(verdict),
             "  Trained for minutes on phantoms: this shows that the pipeline works, not how good it can get.",
             "",
             "Next steps, with the competition's data",
@@ -134,6 +148,24 @@ def page(shown: Sequence[Shown], folder: Path) -> str:
             "",
         ]
     )
+
+
+def _dice(score: CaseScore | None) -> str:
+    return f"{score.dice:.3f}" if score else "-"
+
+
+def _start_lines(verdict: Verdict) -> list[str]:
+    if verdict.start_dice is None:
+        return []
+    return [f"  The weights that the training began with reach Dice {verdict.start_dice:.3f}."]
+
+
+def _judged(verdict: Verdict) -> list[str]:
+    """Return the bar and whether it is met, and each thing that keeps it from that."""
+    gain = "" if verdict.start_dice is None else f", {LEAST_GAIN} above the start"
+    bar = f"Dice {LEAST_LEAD} above that{gain}, and foreground within a factor of {LARGEST_FACTOR} of the truth"
+    faults = [f"    {fault}." for fault in verdict.faults]
+    return [f"  The demo's bar, {bar}: {'NOT met' if faults else 'met'}.", *faults]
 
 
 if __name__ == "__main__":

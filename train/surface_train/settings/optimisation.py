@@ -44,6 +44,9 @@ class Optimiser:
     float32.
     """
 
+    most_skipped_steps: int = 20
+    """Steps in a row that may be skipped because float16 overflowed; each halves the scale of the loss."""
+
     compile: bool = False
     """Whether the network runs through torch.compile."""
 
@@ -58,6 +61,8 @@ class Optimiser:
         require(count >= 1, "optimiser.plateau_validations", expected="a number >= 1", got=count)
         require(self.warmup_steps >= 0, "optimiser.warmup_steps", expected="a number >= 0", got=self.warmup_steps)
         require(self.clip_norm > 0, "optimiser.clip_norm", expected="a number > 0", got=self.clip_norm)
+        count = self.most_skipped_steps
+        require(count >= 0, "optimiser.most_skipped_steps", expected="a number >= 0", got=count)
         require(self.accumulate >= 1, "optimiser.accumulate", expected="a number >= 1", got=self.accumulate)
 
 

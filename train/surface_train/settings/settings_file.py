@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from surface_kernel.networks.architecture import Architecture
+from surface_kernel.networks.architecture import DIVISOR, Architecture
 from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.volumes.intensity import Intensity
 from surface_train.loss_weights import LossWeights
@@ -84,6 +85,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_patch(self.patches.shape_zyx, self.network.norm)
+        self._check_batch()
         require(self.epochs >= 1, "epochs", expected="a number >= 1", got=self.epochs)
         require(self.seed >= 0, "seed", expected="a number >= 0", got=self.seed)
         require(self.steps_per_epoch >= 1, "steps_per_epoch", expected="a number >= 1", got=self.steps_per_epoch)
@@ -97,6 +99,15 @@ class TrainingSettings:
         count, expected = average.samples_per_epoch, f"at most steps_per_epoch = {self.steps_per_epoch}"
         require(count <= self.steps_per_epoch, "average.samples_per_epoch", expected=expected, got=count)
 
+    def _check_batch(self) -> None:
+        """Refuse a batch of whose deepest features BatchNorm sees one value a channel, which has no variance."""
+        patches, network = self.patches, self.network
+        left = math.prod(voxels // DIVISOR for voxels in patches.shape_zyx)
+        normed = network.norm == "batch" and network.encoder not in ("vgg11", "vgg13", "vgg16", "vgg19")
+        normed = normed and not self.optimiser.sync_batchnorm  # which sees the patches of all processes
+        expected = f"at least 2 of {patches.shape_zyx} voxels for BatchNorm, or larger patches"
+        require(not normed or patches.batch * left > 1, "patches.batch", expected=expected, got=patches.batch)
+
     @property
     def average_epochs(self) -> int:
         """Return the number of epochs that weights are averaged over."""
@@ -104,11 +115,11 @@ class TrainingSettings:
 
     @property
     def digest(self) -> str:
-        """Return a sha256 of all entries that the weights depend on: memory and threads may change within a run."""
+        """Return a sha256 of all entries that the weights depend on: memory, for one, may change within a run."""
         entries = asdict(self)
         for name in ("cache_gb", "workers"):
             del entries["patches"][name]
-        del entries["mask"]
+        del entries["optimiser"]["most_skipped_steps"], entries["mask"]
         if self.mask != MaskSettings():  # at its default it is left out: so it was before there was such an entry
             entries["mask"] = self.mask.to_entries()
         return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
@@ -117,7 +128,7 @@ class TrainingSettings:
 def read(path: Path) -> TrainingSettings:
     """Read a settings file. Raises TrainingSettingsError, naming the file and the entry."""
     try:
-        entries = tomllib.loads(path.read_text())
+        entries = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise TrainingSettingsError(
             f"{path}: no such file; expected a settings file, as those in train/settings"

@@ -21,7 +21,7 @@ from typing import Any
 from surface_package.build import manifest, protocol
 from surface_package.build.bundle import WEIGHTS
 from surface_package.kaggle import answers, checkpoints, client, upload
-from surface_package.kaggle.delivery import DeliveryError
+from surface_package.kaggle.delivery import DeliveryError, check_owner
 from surface_package.kaggle.training import session_output, training_bundle
 from surface_package.kaggle.training.job import TrainingJob, TrainingRecord
 from surface_package.kaggle.upload import SentDataset, Upload
@@ -37,6 +37,7 @@ def train(job: TrainingJob) -> None:
     Raises what the parts raise, each saying what to do; running again resumes.
     """
     target = checkpoints.target_of(job.run, job.root)
+    check_owner(target.kernel)
     record = TrainingRecord.read(job)
     if record.kernel_version is not None:
         record = take_session(job, target, record)
@@ -91,7 +92,9 @@ def version_words(files: Mapping[str, Path]) -> str:
 def _stage_kernel(folder: Path, root: Path, target: Target, *, step: int) -> None:
     (folder / CODE_FILE).write_text(training_bundle.script(root, step), encoding="utf-8")
     own = json.loads((root / "kernel-metadata.json").read_bytes())
-    (folder / "kernel-metadata.json").write_text(json.dumps(own | kernel_metadata(target, step), indent=2) + "\n")
+    (folder / "kernel-metadata.json").write_text(
+        json.dumps(own | kernel_metadata(target, step), indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def kernel_metadata(target: Target, step: int) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def make(folder: Path, *, settings: Path, fold: str, root: Path) -> dict[str, Pa
         "licences": {path.name: licences.of_wheel(path) for path in files.values() if path.suffix == ".whl"},
         "files": manifest.listed(made),
     }
-    (made / manifest.NAME).write_text(json.dumps(contents, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (made / manifest.NAME).write_text(manifest.sealed(contents), encoding="utf-8")
     return files | {manifest.NAME: made / manifest.NAME}
 
 
@@ -71,7 +71,7 @@ def _check_asked(settings: Path, fold: str) -> None:
         raise DeliveryError(f"--fold is {fold!r}. Set the number of the validation fold, or all.")
     if not settings.is_file():
         raise DeliveryError(f"{settings} is no file. Name a file like those in train/settings.")
-    text = settings.read_text(errors="replace")
+    text = settings.read_text(encoding="utf-8-sig", errors="replace")
     if secret := leaks.in_text(text) or leaks.in_paths(text, (manifest.ROOT, Path.home())):
         raise DeliveryError(f"{settings} holds {secret}. Take it out: it would be uploaded.")
 
