@@ -8,9 +8,10 @@ it makes no difference whether components are counted across faces or across cor
      .#      .#      one of the two is set: the first in scan order, in a block taken for itself
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from surface_kernel.compiled import compiled
 
 Mask = npt.NDArray[np.uint8]
 _CORNERS = 8  # of a block: bit 4 z + 2 y + x
@@ -48,7 +49,7 @@ def _joined(block: int) -> int:
 _JOINED = np.array([_joined(block) for block in range(1 << _CORNERS)], np.uint8)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _plug_once(mask: Mask, joined: Mask) -> bool:
     """Visit every block once; return whether a voxel was set."""
     depth, height, width = mask.shape

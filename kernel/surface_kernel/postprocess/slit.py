@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cc3d
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from surface_kernel.compiled import compiled
 from surface_kernel.machine import cores
 from surface_kernel.postprocess.box_counts import box_counts
 
@@ -83,7 +83,7 @@ def _regrow(mask: Mask, strength: Mask) -> None:
     mask[...] = state[1:-1, 1:-1, 1:-1] == _GROWN
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _strongest(labels: npt.NDArray[Any], strength: Mask, count: int) -> Integers:
     """Return where each component's strongest voxel is, the first of them in scan order: int64 (count,)."""
     place, most = np.full(count + 1, _NONE, np.int64), np.zeros(count + 1, np.uint8)
@@ -94,7 +94,7 @@ def _strongest(labels: npt.NDArray[Any], strength: Mask, count: int) -> Integers
     return place[1:]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _grow(state: Mask, strength: Mask, seeds: Integers, steps: Integers) -> None:
     """Grow all seeds by simple points, strongest first.
 
@@ -126,7 +126,7 @@ def _grow(state: Mask, strength: Mask, seeds: Integers, steps: Integers) -> None
             level = max(level, _queue_around(voxel, state, strength, steps, first, last, following))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _queue_around(
     voxel: int, state: Mask, strength: Mask, steps: Integers, first: Integers, last: Integers, following: Integers
 ) -> int:
@@ -147,7 +147,7 @@ def _queue_around(
     return highest
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def is_simple(around: int) -> bool:
     """Whether a voxel can be added to a solid without a change of its components, tunnels or cavities.
 
