@@ -16,7 +16,7 @@ class SmallNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         found = torch.relu(self.norm(self.first(images)))
-        kept = torch.rand(len(images), 1, 1, 1, 1) < 0.8 if self.training else True
+        kept = torch.rand(len(images), 1, 1, 1, 1, device=images.device) < 0.8 if self.training else True
         result: Tensor = self.last(found * kept)
         return result
 

@@ -227,10 +227,13 @@ class SessionKaggle(Kaggle):
             self.kernel_states.append({"status": "ERROR", "failureMessage": "exit code 1"})
         return super().do_SaveKernel(body)
 
+    def ask_config_view(self, name: str, folder: Path) -> str:
+        return f"- username: {OWNER}"
+
     def ask(self, arguments: list[str], limit_s: float, *, show: bool = False) -> Answer:
         """What `client.ask` would give, without the second that the real client takes to start."""
         folder = Path(arguments[arguments.index("-p") + 1]) if "-p" in arguments else Path()
-        text = getattr(self, "_".join(["ask", *arguments[:2]]))(arguments[2], folder)
+        text = getattr(self, "_".join(["ask", *arguments[:2]]))(" ".join(arguments[2:3]), folder)
         return Answer(tuple(arguments), 0, text)
 
     def ask_datasets_status(self, name: str, folder: Path) -> str:

@@ -134,11 +134,11 @@ def _spoil(bundle: Path, folder: Path) -> tuple[Path, str]:
 
 
 def _rename(bundle: Path, folder: Path) -> Path:
-    """Make a second bundle, good too, whose manifest differs by a space at its end."""
+    """Make a second bundle, good too, whose manifest names another commit."""
     _link(bundle, folder)
-    content = (bundle / manifest.NAME).read_bytes()
+    entries = manifest.read(bundle)
     (folder / manifest.NAME).unlink()
-    (folder / manifest.NAME).write_bytes(content + b" ")
+    (folder / manifest.NAME).write_text(manifest.sealed(entries | {"commit": "0" * 40}), encoding="utf-8")
     return folder
 
 

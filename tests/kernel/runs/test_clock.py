@@ -35,7 +35,7 @@ def test_a_process_is_as_old_as_it_is():
 def test_without_proc_it_counts_from_the_import():
     code = """
 from pathlib import Path
-Path.read_text = lambda *_: (_ for _ in ()).throw(OSError("no /proc"))
+Path.read_text = lambda *_, **__: (_ for _ in ()).throw(OSError("no /proc"))
 from surface_kernel.runs.clock import process_age_s
 print(0 <= process_age_s() < 10)
 """

@@ -191,7 +191,7 @@ def test_how_far_a_run_is(run) -> None:
         ("runs/unet_resnet18/fold_3", CHECKPOINT, "surface-unet-resnet18-fold-3-checkpoint"),
         ("runs/unet_resnet18/fold_all", TRAINING, "surface-unet-resnet18-fold-all-training"),
         ("elsewhere/My Run", CHECKPOINT, "surface-my-run-checkpoint"),
-        ("runs/é", CHECKPOINT, "surface-checkpoint"),
+        ("runs/é", CHECKPOINT, "surface-e-checkpoint"),
         (f"runs/{'x' * 40}/fold_3", TRAINING, None),
     ],
 )

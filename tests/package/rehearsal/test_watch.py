@@ -49,10 +49,10 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
 def test_resident_memory_stands_in_where_shares_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     read_text = Path.read_text
 
-    def no_shares(path: Path) -> str:
+    def no_shares(path: Path, **named: str) -> str:
         if path.name == "smaps_rollup":
             raise PermissionError(path)
-        return read_text(path)
+        return read_text(path, **named)
 
     monkeypatch.setattr(Path, "read_text", no_shares)
     assert memory_bytes(os.getpid()) > 1 << 20

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from surface_kernel.networks.architecture import Architecture
 from surface_kernel.volumes.intensity import Intensity
 from surface_train.data.cases import Case
 from surface_train.data.maps import boundary_distance, skeleton
@@ -27,6 +28,7 @@ TINY = TrainingSettings(
     patches=Patches(shape_zyx=(32, 32, 32), batch=3, workers=1, resident=2, patches_per_volume=2),
     augment=PLAIN,
     loss=LossWeights(boundary_weight=0, cldice_weight=0),
+    network=Architecture(encoder="vgg11"),  # without BatchNorm, which a single patch of 32³ is too little for
 )
 
 

@@ -63,9 +63,10 @@ def test_a_plan_is_the_same_training_as_its_steps_by_hand(
 ) -> None:
     caplog.set_level("INFO", "surface_train")
     monkeypatch.setattr(story, "time", SimpleNamespace(monotonic=lambda: 0.0))  # nothing is spent before the plan
-    # 4 epochs: 1 s. A case takes 2 s: validated once or twice, twice at the end, at 11 thresholds, a fold of two cases;
-    # BatchNorm's two batches. Steps must get half of the time, so one validation is left out, and 20 steps fit.
-    beside_s = 1 + 3 * 2 + 11 + 2 * 2 + 2 * 0.5
+    # 4 epochs: 1 s. A case takes 2 s, its picture 1 s: validated once, with its loss of 1 s, and twice at the end; 11
+    # thresholds, BatchNorm's two batches, a fold of two cases. Steps must get half of the time, so one validation is
+    # left out, and 22 steps fit, which are five an epoch.
+    beside_s = 1 + (3 + 1) + 2 * 3 + 11 + 2 * 0.5 + 2 * 2
     asked = world.request(tmp_path / "planned", plan_s=1.15 * (beside_s + 22 * 0.5))
     planned = fit(asked)
     assert [line for line in caplog.messages if line.startswith("plan: 20 steps of 0.50 s in 4 epochs, ")]

@@ -49,6 +49,7 @@ def test_weights_say_where_they_come_from(tmp_path: Path) -> None:
         "init_sha256": "abc",
         "epoch": 3,
         "epochs": RUN.epochs,
+        "steps": RUN.epochs * RUN.steps_per_epoch,
         "n_averaged": 3,
         "validation": RESULT.rounded(),
         "shipped": "swa",
