@@ -1,7 +1,9 @@
 """What the tree says of itself is so."""
 
 import configparser
+import os
 import re
+import runpy
 import shutil
 import subprocess
 from fnmatch import fnmatch
@@ -37,6 +39,14 @@ def test_pytest_looks_into_every_folder_of_tests(pytestconfig):
     folders = {part for path in (ROOT / "tests").rglob("test_*.py") for part in path.relative_to(ROOT).parent.parts}
     passed_over = pytestconfig.getini("norecursedirs")
     assert [name for name in folders if any(fnmatch(name, pattern) for pattern in passed_over)] == []
+
+
+def test_pytest_leaves_the_simulated_gpu_to_its_own_command_in_the_environment_of_ci(monkeypatch):
+    for name, value in re.findall(r"\b([A-Z_]+)=(\S+) ", (ROOT / ".ci" / "run").read_text()):
+        monkeypatch.setenv(name, value)
+    assert "SIMULATED_CUDA_REQUIRED" in os.environ
+    conftest = runpy.run_path(str(ROOT / "tests" / "simulated_cuda" / "conftest.py"))
+    assert conftest.get("collect_ignore_glob") == ["test_*.py"]
 
 
 def test_the_kernel_bears_the_projects_version():

@@ -1,12 +1,14 @@
 """The data folder: facts and faults of cases made by hand, each named with its id."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from worlds_of_pages import write_volumes
 
 from surface_report.__main__ import main
 from surface_report.data.case_facts import case_facts, checked_by_id
-from surface_report.data.duplicates import near_duplicates
+from surface_report.data.duplicates import near_duplicates, with_duplicates
 from surface_report.data.folder import list_folder
 from surface_report.data.image_facts import image_facts, thumbnail_of
 
@@ -95,10 +97,21 @@ def test_zeros_count_for_no_grey(tmp_path):
     assert facts.greys[25] == image.size - 6 * 26 * 28
 
 
-def test_near_duplicates_are_pairs_once(folder):
-    ((first, second, alike),) = near_duplicates(list(facts_of(folder).values()))
-    assert {first, second} == {"e", "f"}
+def test_near_duplicates_name_each_other(folder):
+    facts = list(facts_of(folder).values())
+    found = near_duplicates(facts)
+    assert {id_: [other for other, _ in others] for id_, others in found.items()} == {"e": ["f"], "f": ["e"]}
+    ((_, alike),) = found["e"]
     assert alike > 0.99
+    said = {one.id: one.faults[-1] for one in with_duplicates(facts) if one.id in "ef"}
+    assert said == {"e": f"nearly the same image as f ({alike:.4f})", "f": f"nearly the same image as e ({alike:.4f})"}
+
+
+def test_many_copies_of_an_image_are_one_line_a_case(folder):
+    one = facts_of(folder)["a"]
+    copies = with_duplicates([replace(one, id=str(number)) for number in range(8)])
+    assert [len(copy.faults) for copy in copies] == [1] * 8
+    assert copies[0].faults[0].endswith("(1.0000) and 2 more")
 
 
 def test_a_thumbnail_is_made_of_scanned_voxels():
@@ -138,4 +151,4 @@ def test_the_page_lists_the_faults(folder, opened, tmp_path):
 def test_a_folder_without_a_table_is_an_error(tmp_path, capsys):
     (tmp_path / "train_images").mkdir()
     assert main(["--data", str(tmp_path), "--out", str(tmp_path / "page.html")]) == 1
-    assert "train.csv: expected a table with the columns id and scroll_id" in capsys.readouterr().out
+    assert "train.csv: no such file; expected a table with the columns id and scroll_id" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 A pytest of its own, since a process either has the simulation under its torch or not. It runs this folder and whatever
 is marked `gpu` elsewhere. Where the simulation cannot be had all of them are skipped, by name; with
-SIMULATED_CUDA=required in the environment that is an error.
+SIMULATED_CUDA_REQUIRED in the environment that is an error.
 """
 
 import os
@@ -20,9 +20,8 @@ def main(words: list[str]) -> None:
     try:
         environment["SIMULATED_CUDA_LIBRARIES"] = str(build.built())
     except build.NotBuiltError as error:
-        if os.environ.get("SIMULATED_CUDA") == "required":
+        if os.environ.get("SIMULATED_CUDA_REQUIRED"):
             sys.exit(f"error: {error}")
-        environment.pop("SIMULATED_CUDA", None)
         environment["SIMULATED_CUDA_MISSING"] = str(error)
     else:
         environment["SIMULATED_CUDA"] = "on"

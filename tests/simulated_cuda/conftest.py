@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-if not (os.environ.get("SIMULATED_CUDA") or os.environ.get("SIMULATED_CUDA_MISSING")):
+if not {"SIMULATED_CUDA_LIBRARIES", "SIMULATED_CUDA_MISSING"} & set(os.environ):
     collect_ignore_glob = ["test_*.py"]
 
 

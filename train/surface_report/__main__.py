@@ -45,7 +45,8 @@ def _make(parsed: argparse.Namespace) -> int:
     from surface_report.page import page
 
     wanted = {name: value for name, value in vars(parsed).items() if name != "out"}
-    made, faults = page(Inputs(**wanted | {"score": tuple(parsed.score), "explain": tuple(parsed.explain)}))
+    several = {name: tuple(wanted[name]) for name in ("score", "explain", "fields")}
+    made, faults = page(Inputs(**wanted | several))
     content = made.encode()
     disk.put(parsed.out, content)
     for fault in faults:
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, metavar, text in (
         ("score", "JSON", "what `surface_score --json` wrote; a second one of --compare"),
         ("explain", "DIR", "what `surface_score --explain` wrote; a second one of --compare"),
+        ("fields", "DIR", "logits of --submission's cases, a folder for each member or view: where they disagree"),
     ):
         parser.add_argument(f"--{name}", type=Path, nargs="+", default=[], metavar=metavar, help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write, an .html file")

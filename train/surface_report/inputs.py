@@ -28,5 +28,7 @@ class Inputs:
     """What `surface_score --json` wrote of `submission`, and of `compare`."""
     explain: tuple[Path, ...] = ()
     """What `surface_score --explain` wrote of `submission`, and of `compare`."""
+    fields: tuple[Path, ...] = ()
+    """Two folders or more with logits of `submission`'s cases, {id}.npy: one for each member or view."""
     warnings: tuple[str, ...] = ()
     """What the scorer warned of, where the score was made for the page."""

@@ -1,9 +1,9 @@
 """Which scroll a case was cut from, as far as the tables beside the inputs say."""
 
-import csv
-from pathlib import Path
+from contextlib import suppress
 
 from surface_report.inputs import Inputs
+from surface_train.data.cases import CasesError, read_rows
 
 UNKNOWN = "unknown"
 
@@ -15,14 +15,6 @@ def scroll_by_id(inputs: Inputs) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in folders:
         for name in ("train.csv", "test.csv"):
-            found |= _read(folder / name)
+            with suppress(CasesError):  # a page without scrolls is a page
+                found |= dict(read_rows(folder / name))
     return found
-
-
-def _read(table: Path) -> dict[str, str]:
-    """Return the table's rows; nothing where there is none, or another: a page without scrolls is a page."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            return {row["id"]: row["scroll_id"] for row in csv.DictReader(file)}
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error):
-        return {}

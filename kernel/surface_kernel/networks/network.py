@@ -7,7 +7,7 @@ dynamic-network-architectures, asks for timm and einops, which its U-Nets do not
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +16,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from surface_kernel.networks.architecture import Architecture
 from surface_kernel.networks.stand_ins import stand_ins
 
-# Features and residual blocks of the six stages. M is what nnU-Net's ResEnc planner gives for patches of 128³ (Isensee
+
+class _ResEncStages(NamedTuple):
+    """The stages of a residual encoder."""
+
+    features: tuple[int, ...]
+    blocks: tuple[int, ...]
+    fold: int = 1
+    """Voxels on an edge of the blocks that go in and come out as channels; above 1 nothing runs at full resolution."""
+
+
+# The stages by the encoder's name. M is what nnU-Net's ResEnc planner gives for patches of 128³ (Isensee
 # et al. 2024, "nnU-Net Revisited"): its L and XL are the same network on larger patches. Here L is M, half as wide
-# again, and S is for small GPUs and CPUs; both are this project's choice. XS is for two CPU cores: it begins with a
-# stride of two, so that no convolution runs at full resolution, and its output is folded (`_unfolded`).
+# again, and S is for small GPUs and CPUs; both are this project's choice. XS is for two CPU cores.
 _RES_ENC_STAGES = {
-    "resenc_xs": ((8, 16, 32, 64, 96), (1, 1, 1, 1, 1)),
-    "resenc_s": ((16, 32, 64, 128, 160, 160), (1, 1, 2, 2, 2, 2)),
-    "resenc_m": ((32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6)),
-    "resenc_l": ((48, 96, 192, 384, 480, 480), (1, 3, 4, 6, 6, 6)),
+    "resenc_xs": _ResEncStages((8, 16, 32, 64, 96), (1, 1, 1, 1, 1), fold=2),
+    "resenc_s": _ResEncStages((16, 32, 64, 128, 160, 160), (1, 1, 2, 2, 2, 2)),
+    "resenc_m": _ResEncStages((32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6)),
+    "resenc_l": _ResEncStages((48, 96, 192, 384, 480, 480), (1, 3, 4, 6, 6, 6)),
 }
 
 
@@ -103,10 +112,10 @@ class _ResEncUNet(nn.Module):
 
     decoder: Any  # the library's class, which no module of ours imports before it is needed
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, *, folded: bool) -> None:
-        """Take the library's halves. folded: every output has eight channels, the logits of a 2×2×2 block."""
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, *, fold: int) -> None:
+        """Take the library's halves, which see `fold`³ voxels as so many channels."""
         super().__init__()
-        self.encoder, self.decoder, self._folded = encoder, decoder, folded
+        self.encoder, self.decoder, self._fold = encoder, decoder, fold
         del decoder.encoder
         for block in self.modules():
             for name in [name for name, _ in block.named_children() if hasattr(block, "all_modules")]:
@@ -114,16 +123,26 @@ class _ResEncUNet(nn.Module):
                     delattr(block, name)
 
     def forward(self, tiles: Tensor) -> Tensor | list[Tensor]:
-        logits: Tensor | list[Tensor] = self.decoder(self.encoder(tiles))
-        if self._folded:
-            logits = [_unfolded(each) for each in logits] if isinstance(logits, list) else _unfolded(logits)
-        return logits[0] if isinstance(logits, list) and not self.training else logits
+        fold = self._fold
+        outputs: Tensor | list[Tensor] = self.decoder(self.encoder(_folded(tiles, fold) if fold > 1 else tiles))
+        logits = outputs if isinstance(outputs, list) else [outputs]
+        if fold > 1:
+            logits = [_unfolded(each, fold) for each in logits]
+        return logits if self.training and isinstance(outputs, list) else logits[0]
 
 
-def _unfolded(blocks: Tensor) -> Tensor:
-    """Return (batch, 1, 2z, 2y, 2x) of (batch, 8, z, y, x): channel 4i + 2j + k is the voxel (i, j, k) of a block."""
+def _folded(tiles: Tensor, fold: int) -> Tensor:
+    """Return (batch, fold³, z, y, x) of (batch, 1, fold·z, fold·y, fold·x): the voxels of a block are its channels."""
+    batch, _, z, y, x = tiles.shape
+    blocks = tiles.view(batch, z // fold, fold, y // fold, fold, x // fold, fold).permute(0, 2, 4, 6, 1, 3, 5)
+    return blocks.reshape(batch, fold**3, z // fold, y // fold, x // fold)
+
+
+def _unfolded(blocks: Tensor, fold: int) -> Tensor:
+    """Return what `_folded` was given."""
     batch, _, z, y, x = blocks.shape
-    return blocks.view(batch, 2, 2, 2, z, y, x).permute(0, 4, 1, 5, 2, 6, 3).reshape(batch, 1, 2 * z, 2 * y, 2 * x)
+    tiles = blocks.view(batch, fold, fold, fold, z, y, x).permute(0, 4, 1, 5, 2, 6, 3)
+    return tiles.reshape(batch, 1, fold * z, fold * y, fold * x)
 
 
 def _res_enc_unet(architecture: Architecture) -> nn.Module:
@@ -132,17 +151,16 @@ def _res_enc_unet(architecture: Architecture) -> nn.Module:
         from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
     except ModuleNotFoundError as error:
         raise NetworkError(_missing(architecture.library, error)) from error
-    features, blocks = _RES_ENC_STAGES[architecture.encoder]
-    folded = architecture.encoder == "resenc_xs"
+    features, blocks, fold = _RES_ENC_STAGES[architecture.encoder]
     module = ResidualEncoderUNet(
-        input_channels=1,
+        input_channels=fold**3,
         n_stages=len(features),
         features_per_stage=features,
         conv_op=nn.Conv3d,
         kernel_sizes=3,
-        strides=(2 if folded else 1, *[2] * (len(features) - 1)),
+        strides=(1, *[2] * (len(features) - 1)),
         n_blocks_per_stage=blocks,
-        num_classes=8 if folded else 1,
+        num_classes=fold**3,
         n_conv_per_stage_decoder=1,
         conv_bias=True,
         norm_op=nn.InstanceNorm3d if architecture.norm == "instance" else nn.BatchNorm3d,
@@ -151,7 +169,7 @@ def _res_enc_unet(architecture: Architecture) -> nn.Module:
         nonlin_kwargs={"inplace": True},
     )
     module.apply(module.initialize)  # the last norm of every residual block is zero: each starts as the identity
-    return _ResEncUNet(module.encoder, module.decoder, folded=folded)
+    return _ResEncUNet(module.encoder, module.decoder, fold=fold)
 
 
 def _put_instance_norm(module: nn.Module) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 from surface_kernel.networks import weights
 from surface_kernel.networks.architecture import DECODERS, ENCODERS, NORMS, RES_ENC_ENCODERS, Architecture, check_tile
 from surface_kernel.networks.device import Device
+from surface_kernel.networks import network as network_module
 from surface_kernel.networks.network import NetworkError, build, restore, supervise_deeply
 from surface_kernel.networks.placing import autocast
 from surface_kernel.networks.weights import Metadata
@@ -235,6 +236,24 @@ def test_resenc_networks_have_the_size_that_they_are_named_by(encoder, millions,
     assert [stage.blocks[0].output_channels for stage in network.encoder.stages] == features
     assert {layer.eps for layer in network.modules() if isinstance(layer, nn.InstanceNorm3d)} == {1e-5}
     assert not [layer for layer in network.modules() if isinstance(layer, nn.ReLU)]
+
+
+def test_the_smallest_computes_nothing_at_full_resolution():
+    network, seen = made("ResEncUNet", "resenc_xs", "instance").eval(), set()
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv3d):
+            layer.register_forward_hook(lambda layer, tiles, out: seen.add(max(*tiles[0].shape[2:], *out.shape[2:])))
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 1, 32, 32, 64)).shape == (1, 1, 32, 32, 64)
+    assert max(seen) == 32
+
+
+def test_blocks_of_voxels_become_channels_and_voxels_again():
+    tiles = torch.arange(2 * 4 * 6 * 8.0).view(2, 1, 4, 6, 8)
+    blocks = network_module._folded(tiles, 2)
+    assert blocks.shape == (2, 8, 2, 3, 4)
+    assert torch.equal(blocks[1, :, 1, 2, 3], tiles[1, 0, 2:4, 4:6, 6:8].reshape(8))
+    assert torch.equal(network_module._unfolded(blocks, 2), tiles)
 
 
 @pytest.mark.parametrize(("decoder", "encoder"), [("ResEncUNet", "resenc_s"), ("Linknet", "efficientnet-b0")])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from surface_report.case_files import of_each
 from surface_report.data.case_facts import CaseFacts, case_facts, checked_by_id
 from surface_report.data.data_charts import by_scroll, grey_chart, label_chart
-from surface_report.data.duplicates import near_duplicates
+from surface_report.data.duplicates import with_duplicates
 from surface_report.data.folder import TABLE, WITHDRAWN, FolderListing, list_folder
 from surface_report.data.image_facts import image_facts
 from surface_report.html import render
@@ -27,7 +27,7 @@ def data_section(inputs: Inputs) -> Section | None:
     checked = checked_by_id(listing.cases)
     images = {one.id: one.image for one in listing.cases if one.image is not None}
     seen = dict(zip(images, of_each(image_facts, list(images.values()), "images"), strict=True))
-    facts = [case_facts(one, checked.get(one.id), seen.get(one.id)) for one in listing.cases]
+    facts = with_duplicates([case_facts(one, checked.get(one.id), seen.get(one.id)) for one in listing.cases])
     faults = _all_faults(facts, listing)
     charts = [chart for chart in (grey_chart(facts), label_chart(facts)) if chart is not None]
     body = render(
@@ -45,8 +45,6 @@ def data_section(inputs: Inputs) -> Section | None:
 def _all_faults(facts: Sequence[CaseFacts], listing: FolderListing) -> list[tuple[str, str]]:
     """Return every fault with its case's id."""
     said = [(one.id, fault) for one in facts for fault in one.faults]
-    for first, second, alike in near_duplicates(facts):
-        said.append((first, f"nearly the same image as {second}: correlation {alike:.4f}"))
     said += [(id_, f"a row in {TABLE} without files") for id_ in listing.without_files]
     return said + [(id_, f"a row in {TABLE} without files, which lie in {WITHDRAWN}") for id_ in listing.withdrawn]
 

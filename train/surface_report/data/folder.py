@@ -1,12 +1,12 @@
 """What lies in a competition folder: the rows of its table, and the files of images and labels."""
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from surface_report.inputs import PageError
+from surface_train.data.cases import CasesError, read_rows
 
 TABLE, IMAGES, LABELS = "train.csv", "train_images", "train_labels"
 WITHDRAWN = "deprecated_train_images"  # where the competition put images of rows that it left in its table
@@ -78,9 +78,6 @@ def _faults(rows: int, scroll: str | None, files: dict[str, bool]) -> tuple[str,
 def _rows(table: Path) -> list[tuple[str, str]]:
     """Return ids and scrolls. Unlike a training's table, one that says something twice is read: the page names it."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [((row["id"] or "").strip(), (row["scroll_id"] or "").strip()) for row in csv.DictReader(file)]
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        expected = "expected a table with the columns id and scroll_id"
-        raise PageError(f"{table}: {expected}, got {error!r}; --data is a competition folder") from error
-    return [row for row in rows if row[0]]
+        return [row for row in read_rows(table) if row[0]]
+    except CasesError as error:
+        raise PageError(f"{error}; --data is a competition folder") from error

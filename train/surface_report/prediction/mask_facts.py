@@ -14,6 +14,8 @@ from surface_score.surface_dice import area_of_code
 
 Mask = npt.NDArray[np.bool_]
 
+_AT_A_TIME = 1 << 21  # voxels: bincount makes eight bytes of each
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFacts:
@@ -58,20 +60,24 @@ def mask_facts(file: MaskFile, image: Path | None) -> MaskFacts:
 def component_sizes(mask: Mask) -> tuple[int, ...]:
     """Return the voxels of each 26-connected component, the largest first."""
     # As uint8: for bool, cc3d 4.1.1 reserves too few labels when single voxels fill an odd axis, and raises.
-    labels = cc3d.connected_components(mask.view(np.uint8), connectivity=26)
-    counts = np.bincount(labels.reshape(-1))[1:]
-    return tuple(sorted(counts.tolist(), reverse=True))
+    labels, components = cc3d.connected_components(mask.view(np.uint8), connectivity=26, return_N=True)
+    flat, counts = labels.reshape(-1), np.zeros(components + 1, np.int64)
+    for first in range(0, flat.size, _AT_A_TIME):
+        counts += np.bincount(flat[first : first + _AT_A_TIME], minlength=components + 1)
+    return tuple(sorted(counts[1:].tolist(), reverse=True))
 
 
 def surface_area(mask: Mask) -> float:
     """Return the area of a mask's surface in voxel faces, as marching cubes has it and surface Dice weighs it."""
-    padded = np.pad(mask, 1).view(np.uint8)
-    codes = np.zeros([length - 1 for length in padded.shape], np.uint8)
-    for bit in range(8):
-        z, y, x = bit >> 2 & 1, bit >> 1 & 1, bit & 1
-        depth, height, width = codes.shape
-        codes |= padded[z : z + depth, y : y + height, x : x + width] << np.uint8(7 - bit)
-    return float(np.bincount(codes.reshape(-1), minlength=256) @ area_of_code())
+    counts, below = np.zeros(256, np.int64), np.zeros((mask.shape[1] + 1, mask.shape[2] + 1), np.uint8)
+    # Plane by plane, in the CPU's cache: each corner between voxels gets its eight neighbours as the bits of a code.
+    for plane in (*mask.view(np.uint8), np.zeros(mask.shape[1:], np.uint8)):
+        padded = np.pad(plane, 1)
+        pairs = padded[:, :-1] << 1 | padded[:, 1:]
+        above = pairs[:-1] << 2 | pairs[1:]
+        counts += np.bincount((below << 4 | above).reshape(-1), minlength=256)
+        below = above
+    return float(counts @ area_of_code())
 
 
 def _unscanned(mask: Mask, image: Path, voxels: int) -> float:

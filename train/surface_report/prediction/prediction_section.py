@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from surface_kernel.volumes.header import VolumeError
 from surface_report.case_files import image_of, of_each
 from surface_report.chart import BLUE, Chart, drawing, only_axes
 from surface_report.html import render
 from surface_report.inputs import Inputs
+from surface_report.prediction.disagreement_parts import disagreement_parts
 from surface_report.prediction.mask_facts import MaskFacts, mask_facts
 from surface_report.prediction.run_report import read_report, volumes_table
 from surface_report.section import Section
@@ -21,18 +22,19 @@ _SHOWN_SIZES = 3
 
 
 def prediction_section(inputs: Inputs) -> Section | None:
-    """Return the section; None where there is a truth and no run's report, or no submission.
+    """Return the section; None without a submission, and where there is a truth, and neither a run's report nor fields.
 
     Raises:
         MaskError: for a submission that is no set of masks.
+        PageError: for a single folder of fields.
     """
     if inputs.submission is None:
         return None
     report = read_report(inputs.submission)
-    asked = (
-        [] if inputs.truth else [(file, image_of(inputs, id_)) for id_, file in find_masks(inputs.submission).items()]
-    )
-    if report is None and not asked:
+    files = find_masks(inputs.submission)
+    asked = [] if inputs.truth else [(file, image_of(inputs, id_)) for id_, file in files.items()]
+    differing = disagreement_parts(inputs, list(files))
+    if report is None and differing is None and not asked:
         return None
     made = of_each(_facts, asked, "masks")
     facts = [one for one in made if isinstance(one, MaskFacts)]
@@ -44,10 +46,10 @@ def prediction_section(inputs: Inputs) -> Section | None:
         sizes=_sizes(facts) if any(one.components for one in facts) else None,
         unscanned=[one.id for one in facts if one.unscanned],
         without_ct=sum(one.unscanned is None for one in facts),
+        differing=differing,
     )
-    return Section(
-        id="prediction", title="Prediction", body=body, faults=tuple(one for one in made if isinstance(one, str))
-    )
+    faults = [one for one in made if isinstance(one, str)] + list(differing.faults if differing else [])
+    return Section(id="prediction", title="Prediction", body=body, faults=tuple(faults))
 
 
 def _facts(asked: tuple[MaskFile, Path | None]) -> MaskFacts | str:
@@ -99,7 +101,7 @@ def _sizes(facts: Sequence[MaskFacts]) -> Chart:
         axes = only_axes(drawn)
         axes.hist(sizes, bins=edges.tolist(), color=BLUE)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_major_formatter(EngFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("voxels")
         axes.set_ylabel("components")

@@ -13,6 +13,7 @@ Points = tuple[list[float], list[float]]
 SCORES = ("val_score", "val_surface_dice", "val_topo_score", "val_voi_score", "val_dice")
 _NAMES = {"val_score": "score", "val_surface_dice": "surface Dice", "val_topo_score": "topology"}
 _NAMES |= {"val_voi_score": "VOI score", "val_dice": "Dice", "loss": "loss", "val_loss": "loss, validation"}
+_NAMES |= {"variance_of_p": "training", "val_variance": "validation"}
 _ELSEWHERE = ("epoch", "seconds", "learning_rate", "loss", "variance_of_p")
 
 

@@ -1,6 +1,5 @@
 """What a run folder holds, read for the page: whatever is missing is left out, and what is broken is a fault."""
 
-import csv
 import io
 import json
 import tomllib
@@ -14,6 +13,7 @@ from PIL import Image
 from surface_kernel.networks import weights
 from surface_kernel.networks.weights import WeightsError
 from surface_report.inputs import PageError
+from surface_train.records.run_folder import RunFolder
 
 PICTURES = 24
 _QUALITY = 72  # of WebP
@@ -51,21 +51,22 @@ def read_run(folder: Path) -> RunFiles:
         raise PageError(f"{folder}: expected a run folder of `surface_train fit`, got none with a settings.toml")
     text = _text(folder / "settings.toml")
     faults: list[str] = []
+    run = RunFolder(folder)
     try:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         settings = {}
         faults.append(f"settings.toml: expected TOML, got a file that is none ({error})")
     return RunFiles(
-        rows=_rows(folder / "log.csv"),
+        rows=_rows(run, faults),
         settings_text=text,
         settings=settings,
         environment=_json(folder / "environment.json", faults),
         split=_json(folder / "split.json", faults),
         plan=_json(folder / "plan.json", faults),
-        shipped=_provenance(folder / "weights.safetensors", faults),
-        averaged=_provenance(folder / "swa.safetensors", faults),
-        best=_provenance(folder / "best.safetensors", faults),
+        shipped=_provenance(run.weights, faults),
+        averaged=_provenance(run.averaged, faults),
+        best=_provenance(run.best, faults),
         pictures=_pictures(folder),
         faults=tuple(faults),
     )
@@ -86,11 +87,12 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a log; a last line that a killed run left unfinished is none."""
-    text = _text(path)
-    lines = io.StringIO(text[: text.rfind("\n") + 1], newline="")
-    return [{str(name): str(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+def _rows(run: RunFolder, faults: list[str]) -> list[dict[str, str]]:
+    try:
+        return run.rows()
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"log.csv: expected a run's log, got an unreadable file ({error})")
+        return []
 
 
 def _json(path: Path, faults: list[str]) -> Mapping[str, Any]:

@@ -97,18 +97,26 @@ def read(data: Path, exclude: Collection[str] = (), labels_dir: str = "") -> tup
     return complete, len(listed) - len(complete)
 
 
-def _read_table(table: Path) -> list[tuple[str, str]]:
+def read_rows(table: Path) -> list[tuple[str, str]]:
+    """Return the ids and scrolls of train.csv or test.csv as they stand, without spaces; either may be empty.
+
+    Raises:
+        CasesError: where there is no table with these columns.
+    """
     expected = "expected a table with the columns id and scroll_id"
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            cells = [(_entry(row["id"]), _entry(row["scroll_id"])) for row in csv.DictReader(file)]
+            return [(_entry(row["id"]), _entry(row["scroll_id"])) for row in csv.DictReader(file)]
     except FileNotFoundError as error:
         raise CasesError(f"{table}: no such file; {expected}") from error
     except KeyError as error:
         raise CasesError(f"{table}: {expected}, got none named {error}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CasesError(f"{table}: {expected}, got {error}") from error
-    rows = [row for row in cells if any(row)]
+
+
+def _read_table(table: Path) -> list[tuple[str, str]]:
+    rows = [row for row in read_rows(table) if any(row)]
     counts = Counter(name for name, _ in rows)
     # Twice in the table is twice in every mean, or with two scrolls on both sides of a split.
     for wrong, got in (

@@ -3,7 +3,9 @@
 import resource
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,9 @@ from surface_train.loop.average import batchnorms
 from surface_train.loop.parts import TrainingParts
 from surface_train.loop.plan import Costs, Ending
 
-_STEPS = 3  # after a first one, in which libraries choose and compile
+_LEAST_STEPS = 3  # that are timed, after a first one, in which libraries choose and compile
+_MOST_STEPS = 20
+_STEPS_S = 4.0  # of steps that are timed, where the most are not reached: quick steps vary
 _RATE = 1e-9  # the steps are to be timed, not to learn
 _CURVES_S = 1.0  # log, curves and events of an epoch, on a slow core
 
@@ -32,9 +36,13 @@ class StepTimes:
     """Seconds of a step and of what is prepared beside it."""
 
     patches_s: float
-    """To prepare one step's patches."""
+    """To prepare one step's patches, by one thread."""
     step_s: float
-    """To move the weights by them."""
+    """To move the weights by them, other patches prepared meanwhile."""
+
+    def each_s(self, workers: int) -> float:
+        """Return the time from one step to the next, the patches prepared by so many threads."""
+        return max(self.step_s, self.patches_s / workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +51,7 @@ class Estimate:
 
     parameters: int
     patches_s: float
-    """To prepare one step's patches; this runs beside the step."""
+    """To prepare one step's patches by one thread; this runs beside the step."""
     step_s: float
     volume_s: float
     """To predict a validation case of mean size."""
@@ -85,23 +93,30 @@ def estimate(parts: TrainingParts) -> Estimate:
         step_s=times.step_s,
         volume_s=volume_s,
         epochs=settings.epochs,
-        epoch_s=settings.steps_per_epoch * max(times.step_s, times.patches_s) + volumes_per_epoch * volume_s,
+        epoch_s=settings.steps_per_epoch * times.each_s(settings.patches.workers) + volumes_per_epoch * volume_s,
         peak_gb=peak_gb,
         peak_of=peak_of,
     )
 
 
 def time_steps(parts: TrainingParts) -> StepTimes:
-    """Time a few steps of a new training. Its weights move: throw it away after."""
+    """Time a few steps of a new training as it makes them: the next patches are prepared beside them.
+
+    Its weights move: throw it away after.
+    """
     accumulate = parts.settings.optimiser.accumulate
+    parts.sampler.batch(0)  # reads cases, and loads what is compiled: once a run, not once a step
     started_s = time.monotonic()
-    batches = list(parts.sampler.batches(0, (_STEPS + 1) * accumulate))
-    patches_s = (time.monotonic() - started_s) / (_STEPS + 1)
-    parts.stepper.step(batches[:accumulate], _RATE)
-    started_s = now_s(parts.device)
-    for first in range(accumulate, len(batches), accumulate):
-        parts.stepper.step(batches[first : first + accumulate], _RATE)
-    return StepTimes(patches_s=patches_s, step_s=(now_s(parts.device) - started_s) / _STEPS)
+    for number in range(accumulate):
+        parts.sampler.batch(number)
+    patches_s = time.monotonic() - started_s
+    with closing(parts.sampler.batches(0, (1 + _MOST_STEPS) * accumulate)) as batches:
+        parts.stepper.step(list(islice(batches, accumulate)), _RATE)
+        started_s, steps = now_s(parts.device), 0
+        while steps < _LEAST_STEPS or (steps < _MOST_STEPS and time.monotonic() - started_s < _STEPS_S):
+            parts.stepper.step(list(islice(batches, accumulate)), _RATE)
+            steps += 1
+        return StepTimes(patches_s=patches_s, step_s=(now_s(parts.device) - started_s) / steps)
 
 
 def time_volume(parts: TrainingParts) -> float:
@@ -136,7 +151,10 @@ def measure(parts: TrainingParts) -> Costs:
         score_case(mask, predicted.label)
         score_s = time.monotonic() - started_s
     return Costs(
-        step_s=max(steps.step_s, steps.patches_s), volume_s=volume_s, score_s=score_s, epoch_s=_time_epoch(parts)
+        step_s=steps.each_s(parts.settings.patches.workers),
+        volume_s=volume_s,
+        score_s=score_s,
+        epoch_s=_time_epoch(parts),
     )
 
 

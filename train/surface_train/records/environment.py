@@ -10,8 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from surface_kernel import machine
 
 log = logging.getLogger("surface_train")
@@ -33,6 +31,8 @@ def environment() -> dict[str, Any]:
 
     Names of hosts, users and folders are left out: the file is meant to be passed on.
     """
+    import torch  # not where only a run's folder is read
+
     return {
         "commit": commit(),
         "python": platform.python_version(),

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surface_kernel import disk
-from surface_train.checks.validate import Predicted
 from surface_train.data.folds import Split
 from surface_train.loss_weights import LossWeights
 from surface_train.records import events
 from surface_train.records.by_products import by_product
 from surface_train.records.environment import environment, origin
+
+if TYPE_CHECKING:  # it imports torch, which who only reads a folder does not need
+    from surface_train.checks.validate import Predicted
 
 LOCK = ".lock"
 # What a new run writes before its first step, beside its state.
@@ -196,7 +198,7 @@ class RunFolder:
         else:
             self._table.unlink(missing_ok=True)
 
-    def picture(self, predicted: Predicted, threshold: float, name: str) -> Path:
+    def picture(self, predicted: "Predicted", threshold: float, name: str) -> Path:
         """Draw CT, truth and prediction of a case in three planes into `name`.png, and return its path."""
         from surface_train.records.picture import draw
 
