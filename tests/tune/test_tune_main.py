@@ -168,7 +168,9 @@ def test_a_grid_that_cannot_be_meant_is_refused(tmp_path, text, expected):
 
 
 def test_a_chain_with_its_own_threshold_is_taken_once(tmp_path):
-    text = 'thresholds = [0.4, 0.6]\n[[chain]]\nsteps = [{step = "hysteresis", low = 0.3, high = 0.8}, {step = "plug"}]\n'
+    text = (
+        'thresholds = [0.4, 0.6]\n[[chain]]\nsteps = [{step = "hysteresis", low = 0.3, high = 0.8}, {step = "plug"}]\n'
+    )
     (tmp_path / "grid.toml").write_text(text + "[[chain]]\nsteps = []\n[[chain]]\nsteps = []\n")
     names = [each.name for each in grid.read_grid(tmp_path / "grid.toml")]
     assert names == ["hysteresis 0.3 0.8, plug", "threshold 0.4", "threshold 0.6"]

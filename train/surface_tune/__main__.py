@@ -45,7 +45,9 @@ def tune(parsed: argparse.Namespace) -> None:
     groups = [volume.case.scroll if parsed.by == "scroll" else volume.case.name for volume in volumes]
     if len(set(groups)) < 2:
         advice = "by case volumes of one scroll vouch for one another, which says little of another scroll"
-        raise ValueError(f"{parsed.logits}: expected volumes of two scrolls, got one; --by case goes on without: {advice}")
+        raise ValueError(
+            f"{parsed.logits}: expected volumes of two scrolls, got one; --by case goes on without: {advice}"
+        )
     candidates = grid.read_grid(parsed.grid) if parsed.grid else grid.default_grid()
     rows = parsed.out / "rows"
     scored.score_all(volumes, candidates, rows, workers=parsed.workers)
@@ -84,8 +86,12 @@ def _volumes(logits: Path, data: Path) -> "list[Volume]":
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="surface_tune", description="Choose post-processing on held-out volumes.")
     parser.add_argument("--logits", type=Path, required=True, metavar="DIR", help="{id}.npy, of `predict --save logit`")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the competition's folder, with train.csv")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for rows, table.md, chain.toml, picture.png")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="the competition's folder, with train.csv"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="for rows, table.md, chain.toml, picture.png"
+    )
     parser.add_argument("--settings", type=Path, metavar="BASE.toml", help="copied into chain.toml, its steps replaced")
     parser.add_argument("--grid", type=Path, metavar="GRID.toml", help="thresholds and chains (default: built in)")
     parser.add_argument("--by", choices=("scroll", "case"), default="scroll", help="what is left out (default: scroll)")

@@ -46,7 +46,7 @@ def choose(scores: Scores, sizes: Sequence[int]) -> int:
         return int(means.argmax())
     error = behind.std(axis=1, ddof=1) / np.sqrt(scores.shape[1])
     within = np.flatnonzero(behind.mean(axis=1) <= error)
-    return int(min(within, key=lambda chain: (sizes[chain], -means[chain])))
+    return min(map(int, within), key=lambda chain: (sizes[chain], -means[chain]))
 
 
 def leave_out(scores: Scores, sizes: Sequence[int], groups: Sequence[str]) -> list[LeftOut]:

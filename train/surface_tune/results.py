@@ -51,9 +51,11 @@ def summary(result: Result) -> list[str]:
     """Return what was chosen, and what that is worth, in lines."""
     names, means = [each.name for each in result.candidates], result.scores.mean(axis=1)
     low, high = interval(result.scores[result.chosen])
-    hindsight = float(np.average([row.best_score for row in result.left_out], weights=[row.volumes for row in result.left_out]))
+    hindsight = float(
+        np.average([row.best_score for row in result.left_out], weights=[row.volumes for row in result.left_out])
+    )
     lines = [
-        f"chosen: {names[result.chosen]}: {means[result.chosen]:.4f}, 95 % of resampled volumes {low:.4f} to {high:.4f}",
+        f"chosen: {names[result.chosen]}: {means[result.chosen]:.4f}, 95 % of resamples {low:.4f} to {high:.4f}",
         f"left out by {result.by}: {result.nested:.4f}; the best there in hindsight {hindsight:.4f}, "
         f"gap {hindsight - result.nested:.4f}",
     ]
@@ -69,9 +71,13 @@ def table(result: Result) -> str:
     """Return table.md: what was chosen, every left-out scroll, and the best chains."""
     names, groups = [each.name for each in result.candidates], list(dict.fromkeys(result.groups))
     lines = ["# Post-processing, chosen on held-out volumes", "", *(f"- {line}" for line in summary(result)), ""]
-    lines += [f"| left out | volumes | chosen on the others | score | best in hindsight | score |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {row.group} | {row.volumes} | {names[row.chosen]} | {row.score:.4f} | {names[row.best]} | {row.best_score:.4f} |"
+        "| left out | volumes | chosen on the others | score | best in hindsight | score |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.group} | {row.volumes} | {names[row.chosen]} | {row.score:.4f} "
+        f"| {names[row.best]} | {row.best_score:.4f} |"
         for row in result.left_out
     ]
     lines += ["", f"| chain | {' | '.join(groups)} | mean | 95 % |", f"|---|{'---|' * len(groups)}---|---|"]

@@ -53,7 +53,9 @@ def score_all(volumes: Sequence[Volume], candidates: Sequence[Candidate], rows: 
     rows.mkdir(parents=True, exist_ok=True)
     missing = {volume: [each for each in candidates if not _row(rows, volume, each).is_file()] for volume in volumes}
     total = sum(map(len, missing.values()))
-    steps = sum(len({each.settings.steps[: end + 1] for each in todo for end in range(each.size)}) for todo in missing.values())
+    steps = sum(
+        len({each.settings.steps[: end + 1] for each in todo for end in range(each.size)}) for todo in missing.values()
+    )
     log.info(
         "%d chains on %d volumes: %d scores to be made, %d are there already; %d steps, common beginnings once",
         len(candidates),
@@ -62,7 +64,10 @@ def score_all(volumes: Sequence[Volume], candidates: Sequence[Candidate], rows: 
         len(candidates) * len(volumes) - total,
         steps,
     )
-    with ThreadPoolExecutor(max(1, workers), "volume") as pool, tqdm(total=total, unit="score", leave=False, disable=None) as bar:
+    with (
+        ThreadPoolExecutor(max(1, workers), "volume") as pool,
+        tqdm(total=total, unit="score", leave=False, disable=None) as bar,
+    ):
         futures = [pool.submit(_score_volume, volume, todo, rows, bar) for volume, todo in missing.items() if todo]
         for future in futures:
             future.result()
@@ -76,12 +81,13 @@ def read_scores(volumes: Sequence[Volume], candidates: Sequence[Candidate], rows
 
 
 def _row(rows: Path, volume: Volume, candidate: Candidate) -> Path:
-    return rows / f"{volume.case.name}.{_digest(volume.logits)}.{candidate.key}.json"
+    changed_ns = volume.logits.stat().st_mtime_ns
+    return rows / f"{volume.case.name}.{_digest(volume.logits, changed_ns)}.{candidate.key}.json"
 
 
 @cache
-def _digest(logits: Path) -> str:
-    """Return a short sha256 of a file: other logits under the same name are scored anew."""
+def _digest(logits: Path, changed_ns: int) -> str:
+    """Return a short sha256 of a file as it was at a time: other logits under the same name are scored anew."""
     return file_digest(logits)[:16]
 
 

@@ -48,14 +48,12 @@ class _Chain:
     out: Path
 
 
-def postprocess(
-    *, source: Path, out: Path, settings: Path | None = None, images: Path | None = None
-) -> Outcome:
+def postprocess(*, source: Path, out: Path, settings: Path | None = None, images: Path | None = None) -> Outcome:
     """Run the steps of post-processing on masks or logits, each into OUT/name.tif.
 
     Args:
         source: a mask (TIFF or .npy of uint8: 0 and 1, or 0 and 255), logits (.npy of float16 or float32), a folder of
-            either, or a submission.zip, of which one of its name is made again.
+            either, or a submission.zip, of which one of its name is made again, unless a mask fails.
         out: another folder; made where it does not exist. It gets a record, RECORD, too.
         settings: a TOML file; None: the default steps.
         images: the CT of the one volume, or a folder that has it under the volumes' names. Unscanned voxels are cleared
@@ -76,7 +74,10 @@ def postprocess(
         out.mkdir(parents=True, exist_ok=True)
         done = _run(paths, chain)
     if source.suffix.lower() == ".zip":
-        _write_zip(out / source.name, sorted(done), out)
+        if len(done) == len(paths):
+            _write_zip(out / source.name, sorted(done), out)
+        else:  # a submission that lacks volumes is refused
+            log.error("error: no %s was written: %d masks are missing", source.name, len(paths) - len(done))
     record = {
         "version": __version__,
         "settings": chosen.to_entries(),
@@ -186,7 +187,7 @@ def read_field(path: Path) -> npt.NDArray[np.float32]:
 
 
 def _write_zip(path: Path, names: list[str], folder: Path) -> None:
-    """Write a submission of the masks in a folder; it appears complete or not at all. The same masks, the same bytes."""
+    """Write a submission of the masks in a folder, complete or not at all; the same masks give the same bytes."""
     with disk.replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
             archive.writestr(zipfile.ZipInfo(f"{name}.tif"), (folder / f"{name}.tif").read_bytes())

@@ -90,6 +90,18 @@ def test_a_submission_becomes_a_submission(run, tmp_path):
     assert names_in(tmp_path / "out") == ["1.tif", "2.tif", "postprocess.json", "submission.zip"]
 
 
+def test_a_submission_that_would_lack_a_mask_is_not_written(run, tmp_path):
+    write_mask(tmp_path / "1.tif", mask_of(1))
+    write_lzw(tmp_path / "2.tif", mask_of(2) * np.uint8(7))
+    with zipfile.ZipFile(tmp_path / "submission.zip", "w") as archive:
+        for seed in (1, 2):
+            archive.write(tmp_path / f"{seed}.tif", f"{seed}.tif")
+    done = run("submission.zip")
+    assert done.code != 0
+    assert "error: no submission.zip was written: 1 masks are missing" in done.lines
+    assert names_in(tmp_path / "out") == ["1.tif", "postprocess.json"]
+
+
 def test_with_images_unscanned_voxels_are_cleared(run, tmp_path):
     image = np.full(SHAPE, 7, np.uint8)
     image[:, :, 7:] = 0
@@ -100,7 +112,9 @@ def test_with_images_unscanned_voxels_are_cleared(run, tmp_path):
     expected = make_mask(
         as_field(mask_of(1)),
         scanned_bits(image),
-        MaskSettings.from_entries({"postprocess": [{"step": "threshold", "threshold": 0.5}, {"step": "majority", "rounds": 1}]}),
+        MaskSettings.from_entries(
+            {"postprocess": [{"step": "threshold", "threshold": 0.5}, {"step": "majority", "rounds": 1}]}
+        ),
     )
     for images in ("ct", "ct/a.tif"):
         done = run("a.tif", "--images", tmp_path / images, settings=settings)
