@@ -2,6 +2,7 @@
 
 python -m surface_kernel --bundle DIR --competition DIR --out DIR
 python -m surface_kernel predict --weights FILE... --input FILE|DIR --out DIR
+python -m surface_kernel postprocess --input MASK.tif|LOGIT.npy|DIR|submission.zip --out DIR
 """
 
 import argparse
@@ -32,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)  # ours alone: libraries log at this level too
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words[:1] != ["predict"]:
+        if words[:1] not in (["predict"], ["postprocess"]):
             return EXIT_CODES[_submit(words)]  # its ledger outlives any end, and submit.py tells a death from a failure
         with terminable():
-            return EXIT_CODES[_predict(words[1:])]
+            return EXIT_CODES[(_predict if words[0] == "predict" else _postprocess)(words[1:])]
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         log.error("error: %s", " ".join(str(error).split()))
         return ERROR
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _submit_parser() -> argparse.ArgumentParser:
     description = "Predict every test volume of the competition folder into OUT/submission.zip."
     parser = argparse.ArgumentParser(
-        prog="surface_kernel", description=description, epilog="`surface_kernel predict --help`: for your own volumes"
+        prog="surface_kernel",
+        description=description,
+        epilog="`surface_kernel predict --help`: for your own volumes; `postprocess --help`: for masks and logits",
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="weights and settings, as packaged")
     parser.add_argument("--competition", type=Path, required=True, metavar="DIR", help="holds test.csv, test_images/")
@@ -113,6 +116,40 @@ def _predict_parser() -> argparse.ArgumentParser:
 def _predict(words: Sequence[str]) -> Outcome:
     options = vars(_predict_parser().parse_args(words))
     return files.predict(**options | {"device": _request(options["device"])})
+
+
+def _postprocess_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="surface_kernel postprocess", description="Run the steps of post-processing on masks or logits."
+    )
+    parser.add_argument(
+        "--input",
+        dest="source",
+        type=Path,
+        required=True,
+        metavar="FILE|DIR|ZIP",
+        help="a mask (0 and 1, or 0 and 255), logits (float .npy), a folder of such, or a submission.zip",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="output folder, different from the input's"
+    )
+    parser.add_argument(
+        "--settings",
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="its [[postprocess]] tables (default: threshold 0.5, components of fewer than 1000 voxels dropped)",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR|FILE", help="the CT: voxels that were not scanned are cleared by it"
+    )
+    return parser
+
+
+def _postprocess(words: Sequence[str]) -> Outcome:
+    from surface_kernel.runs.postprocess_files import postprocess  # numba, which a submission begins without
+
+    return postprocess(**vars(_postprocess_parser().parse_args(words)))
 
 
 def _request(device: str | None) -> DeviceRequest:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from surface_score.betti import Box
 from surface_score.explain import Explanation, Hole, OctantLoss, SurfaceLoss
 from surface_score.leaderboard import CaseScore
+from surface_score.remedies import STEPS, remedies
 from surface_score.sheets import Mismatch, UnmatchedSheet, Voxel
 
 DIMENSIONS = ("components", "tunnels", "cavities")
@@ -19,6 +20,7 @@ def as_text(id_: str, explanation: Explanation) -> str:
     shape = " × ".join(map(str, explanation.shape_zyx))
     lines = [
         f"case {id_}: score {score.score:.4f}, {1 - score.score:.4f} points lost: {_lost(score)}",
+        f"would have helped, at most: {_helpful(score)}",
         f"volume {shape}; all coordinates are voxels (z, y, x), counted from 0",
         "",
         f"Topology: {score.lost['topo']:.4f} points lost. matched / predicted / true features:",
@@ -73,6 +75,7 @@ def as_dict(explanation: Explanation) -> dict[str, object]:
         "shape_zyx": list(explanation.shape_zyx),
         "score": explanation.score.as_dict(),
         "lost": explanation.score.lost,
+        "would_have_helped": remedies(explanation.score),
         "octants": [
             {"points": loss.points, "box": _box_dict(loss.box)}
             | {
@@ -104,7 +107,16 @@ def worst_first(scores: Mapping[str, CaseScore]) -> str:
     """Return one line per case, the lowest score first, with the points that each part lost."""
     ranked = sorted(scores.items(), key=lambda item: item[1].score)
     width = max(map(len, scores))
-    return "".join(f"{id_.ljust(width)}  {score.score:.4f}  lost: {_lost(score)}\n" for id_, score in ranked)
+    return "".join(
+        f"{id_.ljust(width)}  {score.score:.4f}  lost: {_lost(score)}; would have helped: {_helpful(score)}\n"
+        for id_, score in ranked
+    )
+
+
+def _helpful(score: CaseScore) -> str:
+    """Return what would have gained points, and the steps of post-processing that aim at it."""
+    gains = [f"{name} {points:+.4f} ({STEPS[name]})" for name, points in remedies(score).items() if points > 0]
+    return ", ".join(gains) or "no step of post-processing"
 
 
 def _lost(score: CaseScore) -> str:

@@ -85,6 +85,7 @@ def fit(arguments: argparse.Namespace) -> int:
         budget_s=arguments.budget_s,
         plan_s=arguments.plan_s,
         steps=arguments.steps,
+        save_logits=arguments.save_logits,
     )
     if arguments.estimate:
         log.info("%s", forecast(request))
@@ -192,6 +193,11 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help="measure a few steps first, and lay the whole schedule out over S seconds; a resumed run keeps its plan",
     )
     length.add_argument("--steps", type=int, metavar="N", help="lay the schedule out over N steps")
+    parser.add_argument(
+        "--save-logits",
+        action="store_true",
+        help="at the end write the logits of the validation fold to OUT/logits, as surface_tune reads them",
+    )
     parser.add_argument(
         "--estimate", action="store_true", help="run a few steps and print expected time and memory; write nothing"
     )

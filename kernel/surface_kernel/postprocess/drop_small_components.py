@@ -17,7 +17,12 @@ Mask = npt.NDArray[np.uint8]
 
 
 def drop_small_components(
-    mask: Mask, least_voxels: int, connectivity: Connectivity, slab_voxels: int = 1 << 26
+    mask: Mask,
+    least_voxels: int,
+    connectivity: Connectivity,
+    *,
+    keep_touching_faces: bool = False,
+    slab_voxels: int = 1 << 26,
 ) -> None:
     """Set the connected components of fewer than `least_voxels` voxels to 0, in place.
 
@@ -28,6 +33,7 @@ def drop_small_components(
         mask: uint8 {0, 1}, (z, y, x), an array or a memory map.
         least_voxels: 0 or 1 keeps everything.
         connectivity: 6 or 26 neighbours make a component.
+        keep_touching_faces: keep components that touch a face of the volume.
         slab_voxels: about how many voxels are labelled at a time.
 
     Raises:
@@ -45,6 +51,9 @@ def drop_small_components(
         labels, count = cc3d.connected_components(mask[slab], connectivity=connectivity, return_N=True)
         forget_planes(mask, slab.stop)
         sizes.append(_count(labels, count)[1:])
+        if keep_touching_faces:  # they count as large enough, whatever they are joined to
+            ends = [end for end, planes in ((0, slab.start), (-1, len(mask) - slab.stop)) if planes <= 0]
+            sizes[-1][_on_faces(labels, ends) - 1] += least_voxels
         if below.size:
             touching.append(_touching(below, _numbered(labels[0], offsets[-1]), connectivity))
         below = _numbered(labels[-1], offsets[-1])
@@ -58,6 +67,13 @@ def drop_small_components(
             labels = cc3d.connected_components(mask[slab], connectivity=connectivity)
         _keep(labels, np.concatenate((whole[:1], whole[offset + 1 :])), mask[slab])
         forget_planes(mask, slab.stop)
+
+
+def _on_faces(labels: npt.NDArray[Any], ends: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return the components that touch a face of a slab: all four along z, and the `ends` of z (0, -1)."""
+    faces = [labels[end] for end in ends] + [labels[:, end] for end in (0, -1)] + [labels[:, :, end] for end in (0, -1)]
+    found = np.unique(np.concatenate([np.unique(face) for face in faces])).astype(np.int64)
+    return found[found > 0]
 
 
 def _numbered(plane: npt.NDArray[np.unsignedinteger], offset: int) -> npt.NDArray[np.int64]:

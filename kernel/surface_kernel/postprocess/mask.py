@@ -12,25 +12,41 @@ import numpy.typing as npt
 
 from surface_kernel.message import one_line
 from surface_kernel.postprocess.drop_small_components import drop_small_components
+from surface_kernel.postprocess.field_steps import hysteresis, smooth
 from surface_kernel.postprocess.majority import majority
 from surface_kernel.postprocess.mask_settings import MaskSettings, MaskSettingsError
+from surface_kernel.postprocess.morphology import close_gaps, open_gaps
+from surface_kernel.postprocess.plug import plug
 from surface_kernel.postprocess.slit import slit
-from surface_kernel.postprocess.steps import DropSmallComponents, Majority, Slit, Step
+from surface_kernel.postprocess.steps import (
+    Close,
+    DropSmallComponents,
+    Hysteresis,
+    Majority,
+    Open,
+    Plug,
+    Slit,
+    Smooth,
+    Step,
+)
 from surface_kernel.probability import above
-from surface_kernel.volumes.scanned import clear_unscanned
+from surface_kernel.volumes.scanned import clear_unscanned, fill_unscanned
 
 Mask = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
 OnFailure = Callable[[str], object]
 
 
-def make_mask(field: Field, scanned: Mask | None, settings: MaskSettings) -> Mask:
+def make_mask(
+    field: Field, scanned: Mask | None, settings: MaskSettings, *, on_failure: OnFailure | None = None
+) -> Mask:
     """Return the mask of a field.
 
     Args:
         field: mean logits, float32 (z, y, x).
         scanned: `volumes.scanned.scanned_bits` of the volume; None where there is no CT.
         settings: the chain; its threshold must be a number.
+        on_failure: as `run_mask_steps` has it.
 
     Returns:
         A new mask: uint8 {0, 1}, (z, y, x).
@@ -38,11 +54,25 @@ def make_mask(field: Field, scanned: Mask | None, settings: MaskSettings) -> Mas
     Raises:
         MaskSettingsError: for settings that leave the threshold to the weights.
     """
+    mask = threshold_field(field, scanned, settings)
+    finish_mask(mask, scanned, settings, on_failure=on_failure)
+    return mask
+
+
+def threshold_field(field: Field, scanned: Mask | None, settings: MaskSettings) -> Mask:
+    """Return the mask of the steps that read a field, as `make_mask` does before it runs those that read a mask."""
     if settings.threshold is None:
         raise MaskSettingsError("threshold: expected a number, got none: take the weights' own first")
-    mask = above(field, settings.threshold)
-    finish_mask(mask, scanned, settings)
-    return mask
+    if settings.field_steps and scanned is not None and settings.clear_unscanned:
+        field = field.copy()
+        fill_unscanned(field, scanned)  # before anything looks beyond its own voxel
+    for step in settings.steps:
+        match step:
+            case Smooth():
+                field = smooth(field, step.sigma)
+            case Hysteresis():
+                return hysteresis(field, step.low, step.high)
+    return above(field, settings.threshold)
 
 
 def finish_mask(
@@ -104,8 +134,15 @@ def run_mask_step(mask: Mask, step: Step) -> None:
     """Run one step that reads a mask, in place."""
     match step:
         case DropSmallComponents():
-            drop_small_components(mask, step.least_voxels, step.connectivity)
+            kept = step.keep_touching_faces
+            drop_small_components(mask, step.least_voxels, step.connectivity, keep_touching_faces=kept)
         case Majority():
             majority(mask, step.rounds)
+        case Close():
+            close_gaps(mask, step.radius_z, step.radius_yx)
+        case Open():
+            open_gaps(mask, step.radius_z, step.radius_yx)
+        case Plug():
+            plug(mask)
         case Slit():
             slit(mask)

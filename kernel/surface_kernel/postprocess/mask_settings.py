@@ -10,6 +10,7 @@ from typing import Any, Self
 from surface_kernel.message import shown
 from surface_kernel.postprocess.steps import (
     DropSmallComponents,
+    Hysteresis,
     Majority,
     Slit,
     Step,
@@ -49,12 +50,16 @@ class MaskSettings:
     """Voxels that were not scanned are background (`volumes.scanned`)."""
 
     def __post_init__(self) -> None:
-        thresholds = [place for place, step in enumerate(self.steps) if isinstance(step, Threshold)]
-        if len(thresholds) != 1:
-            raise MaskSettingsError(f"postprocess: expected exactly one threshold, got {len(thresholds)}")
+        made = [place for place, step in enumerate(self.steps) if isinstance(step, Threshold | Hysteresis)]
+        if len(made) != 1:
+            names = sorted(self.steps[place].name for place in made)
+            got = f"{len(made)} ({', '.join(names)})" if len(set(names)) > 1 else len(made)
+            raise MaskSettingsError(f"postprocess: expected exactly one threshold or hysteresis, got {got}")
         for place, step in enumerate(self.steps):
-            if step.reads == "mask" and place < thresholds[0]:
+            if step.reads == "mask" and place < made[0]:
                 raise MaskSettingsError(f"postprocess: {step.name} reads a mask; expected it after the threshold")
+            if step.reads == "field" and place > made[0]:
+                raise MaskSettingsError(f"postprocess: {step.name} reads the field; expected it before the threshold")
 
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any], *, usual: tuple[Step, ...] | None = None) -> Self:
@@ -95,11 +100,17 @@ class MaskSettings:
 
     @property
     def threshold(self) -> float | None:
-        """The threshold's probability; None: the weights' own."""
-        return next(step.threshold for step in self.steps if isinstance(step, Threshold))
+        """The threshold's probability; None: the weights' own. Of a hysteresis the lower one."""
+        made = next(step for step in self.steps if isinstance(step, Threshold | Hysteresis))
+        return made.low if isinstance(made, Hysteresis) else made.threshold
+
+    @property
+    def field_steps(self) -> tuple[Step, ...]:
+        """The steps beside a threshold that read the field: it has to be kept for them."""
+        return tuple(step for step in self.steps if step.reads == "field" and not isinstance(step, Threshold))
 
     def with_threshold(self, threshold: float) -> Self:
-        """Return the same chain with this threshold."""
+        """Return the same chain with this threshold; a hysteresis stays as it is."""
         steps = [replace(step, threshold=threshold) if isinstance(step, Threshold) else step for step in self.steps]
         return replace(self, steps=tuple(steps))
 

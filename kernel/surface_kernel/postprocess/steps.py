@@ -6,7 +6,7 @@ needs around it.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from surface_kernel.message import shown
@@ -15,6 +15,9 @@ Connectivity = Literal[6, 26]
 Reads = Literal["field", "mask"]
 MOST_VOXELS = 1 << 40  # more than any volume has
 MOST_ROUNDS = 100
+MOST_RADIUS = 16
+MOST_SIGMA = 16
+TRUNCATE_SIGMAS = 3.0  # where a Gaussian is cut off
 
 
 class StepError(ValueError):
@@ -40,6 +43,50 @@ class Threshold:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hysteresis:
+    """Surface is where the probability is above `low`, in pieces that reach above `high`; in place of a threshold."""
+
+    name: ClassVar = "hysteresis"
+    reads: ClassVar[Reads] = "field"
+    adds: ClassVar = False
+    reach_voxels: ClassVar[int | None] = None
+
+    low: float
+    """A probability between 0 and 1."""
+    high: float
+    """A larger one."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("low", self.low), ("high", self.high)):
+            if not _is_probability(value):
+                raise StepError(f"{name}: expected a probability between 0 and 1, got {shown(value)}")
+        if not self.low < self.high:
+            raise StepError(f"low: expected less than high = {self.high}, got {self.low}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smooth:
+    """The logits are blurred by a Gaussian."""
+
+    name: ClassVar = "smooth"
+    reads: ClassVar[Reads] = "field"
+    adds: ClassVar = False
+
+    sigma: float
+    """In voxels."""
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.sigma, int | float) and not isinstance(self.sigma, bool)
+        if not whole or not 0 < self.sigma <= MOST_SIGMA:
+            raise StepError(f"sigma: expected a number above 0, at most {MOST_SIGMA}, got {shown(self.sigma)}")
+
+    @property
+    def reach_voxels(self) -> int | None:
+        """Three sigma, as scipy rounds them."""
+        return int(TRUNCATE_SIGMAS * self.sigma + 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DropSmallComponents:
     """Connected components of fewer voxels are dropped."""
 
@@ -52,6 +99,8 @@ class DropSmallComponents:
     """0 or 1 keeps everything."""
     connectivity: Connectivity
     """6 or 26 neighbours make a component."""
+    keep_touching_faces: bool = False
+    """Keep those that touch a face of the volume: they may be larger than what is seen of them."""
 
     def __post_init__(self) -> None:
         if not _is_whole(self.least_voxels) or not 0 <= self.least_voxels <= MOST_VOXELS:
@@ -59,6 +108,8 @@ class DropSmallComponents:
             raise StepError(f"least_voxels: expected {expected}, got {shown(self.least_voxels)}")
         if not _is_whole(self.connectivity) or self.connectivity not in get_args(Connectivity):
             raise StepError(f"connectivity: expected 6 or 26, got {shown(self.connectivity)}")
+        if not isinstance(self.keep_touching_faces, bool):
+            raise StepError(f"keep_touching_faces: expected true or false, got {shown(self.keep_touching_faces)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +143,56 @@ class Slit:
     reach_voxels: ClassVar[int | None] = None
 
 
-Step = Threshold | DropSmallComponents | Majority | Slit
-STEPS: Mapping[str, type[Step]] = {step.name: step for step in (Threshold, DropSmallComponents, Majority, Slit)}
+@dataclass(frozen=True, kw_only=True)
+class _ByEllipsoid:
+    """What closing and opening have in common."""
+
+    reads: ClassVar[Reads] = "mask"
+
+    radius_z: int
+    """Of the ellipsoid along z, in voxels."""
+    radius_yx: int
+    """Along y and x."""
+
+    def __post_init__(self) -> None:
+        for name, radius in (("radius_z", self.radius_z), ("radius_yx", self.radius_yx)):
+            if not _is_whole(radius) or not 0 <= radius <= MOST_RADIUS:
+                raise StepError(f"{name}: expected a whole number from 0 to {MOST_RADIUS}, got {shown(radius)}")
+
+    @property
+    def reach_voxels(self) -> int | None:
+        """Twice the larger radius: there and back."""
+        return 2 * max(self.radius_z, self.radius_yx)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Close(_ByEllipsoid):
+    """Gaps that an ellipsoid cannot enter are filled."""
+
+    name: ClassVar = "close"
+    adds: ClassVar = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open(_ByEllipsoid):
+    """Parts that cannot hold an ellipsoid are removed."""
+
+    name: ClassVar = "open"
+    adds: ClassVar = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plug:
+    """Voxels that touch across an edge or a corner only are joined across faces."""
+
+    name: ClassVar = "plug"
+    reads: ClassVar[Reads] = "mask"
+    adds: ClassVar = True
+    reach_voxels: ClassVar[int | None] = None  # one plugged block may make the next one need it
+
+
+Step = Threshold | Hysteresis | Smooth | DropSmallComponents | Majority | Close | Open | Plug | Slit
+STEPS: Mapping[str, type[Step]] = {step.name: step for step in get_args(Step)}
 
 
 def step_from_table(table: Any) -> Step:
@@ -107,7 +206,7 @@ def step_from_table(table: Any) -> Step:
     if unknown := sorted(set(entries) - set(known)):
         has = ", ".join(known) or "none"
         raise StepError(f"{kind.name}: unknown entry {', '.join(map(shown, unknown))}; it has {has}")
-    needed = [] if kind is Threshold else known
+    needed = [field.name for field in fields(kind) if field.default is MISSING]
     if missing := [name for name in needed if name not in entries]:
         raise StepError(f"{kind.name}: expected the entry {', '.join(missing)}, which has no default")
     try:
@@ -117,8 +216,10 @@ def step_from_table(table: Any) -> Step:
 
 
 def step_to_table(step: Step) -> dict[str, Any]:
-    """Return a step as settings write it; what is None is left out."""
-    return {"step": step.name} | {name: value for name, value in asdict(step).items() if value is not None}
+    """Return a step as settings write it; what is at its default is left out."""
+    entries = {field.name: getattr(step, field.name) for field in fields(step)}
+    usual = {field.name: field.default for field in fields(step)}
+    return {"step": step.name} | {name: value for name, value in entries.items() if value != usual[name]}
 
 
 def _is_whole(value: Any) -> bool:

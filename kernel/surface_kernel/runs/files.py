@@ -12,6 +12,7 @@ from surface_kernel import disk
 from surface_kernel.inference.settings import Settings, from_toml
 from surface_kernel.message import some_of
 from surface_kernel.networks.device import DeviceRequest
+from surface_kernel.networks.weights import describe
 from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.runs.messages import Done, LoadEngine, Ready, Unit
 from surface_kernel.runs.mounts import MountError
@@ -60,8 +61,11 @@ def predict(
     if any(path.parent.resolve() == out.resolve() for path in paths):
         raise MountError(f"{out}: expected another folder than that of the volumes, which results could replace")
     out.mkdir(parents=True, exist_ok=True)
-    units = [unit for path in paths if (unit := _unit(path, out, save=save, rule=chosen.mask.clear_unscanned))]
-    run = FilesRun(units, out=out, save=save, mask=chosen.mask)
+    mask = chosen.mask
+    if mask.threshold is None and mask.field_steps:  # else the workers know the weights' own, and apply it
+        mask = mask.with_threshold(describe(weights[0]).threshold)
+    units = [unit for path in paths if (unit := _unit(path, out, save=save, mask=mask))]
+    run = FilesRun(units, out=out, save=save, mask=mask)
     results: list[FileResult] = []
     if units:
         _remove_intermediate(units)  # of a run that was killed
@@ -93,10 +97,10 @@ def _volumes(source: Path) -> list[Path]:
     return paths
 
 
-def _unit(path: Path, out: Path, *, save: str, rule: bool) -> Unit | None:
+def _unit(path: Path, out: Path, *, save: str, mask: MaskSettings) -> Unit | None:
     """Return what a worker is to do with a volume; None, and log why, where it cannot be used.
 
-    rule: whether unscanned voxels are to be cleared.
+    A worker applies the threshold itself, and keeps the field only where it is wanted, or a step reads it.
     """
     try:
         header = read_header(path)
@@ -104,9 +108,15 @@ def _unit(path: Path, out: Path, *, save: str, rule: bool) -> Unit | None:
         log.error("error: %s", error)
         return None
     raw = out / f"{path.stem}.raw.partial"
-    mask, sums = (raw, None) if save == MASK else (None, raw)
-    scanned = out / f"{path.stem}.scanned.partial" if rule else None
-    return Unit(case=path.stem, path=path, shape_zyx=header.shape_zyx, mask=mask, sums=sums, scanned=scanned)
+    thresholded = save == MASK and not mask.field_steps
+    return Unit(
+        case=path.stem,
+        path=path,
+        shape_zyx=header.shape_zyx,
+        mask=raw if thresholded else None,
+        sums=None if thresholded else raw,
+        scanned=out / f"{path.stem}.scanned.partial" if mask.clear_unscanned else None,
+    )
 
 
 def _remove_intermediate(units: Sequence[Unit]) -> None:
@@ -173,7 +183,8 @@ class FilesRun(UnitHandler[FileResult]):
                 error = done.error if str(unit.path) in done.error else f"{unit.path}: {done.error}"
                 return FileResult(line=f"error: {error}", saved=False)
             failures: list[str] = []
-            content = self._save_mask(unit, raw, failures) if unit.mask else self._save_logits(unit, raw)
+            save = self._save_mask if self._save == MASK else self._save_logits
+            content = save(unit, raw, failures)
         finally:
             for path in filter(None, (raw, unit.scanned)):
                 path.unlink(missing_ok=True)
@@ -183,15 +194,19 @@ class FilesRun(UnitHandler[FileResult]):
     def _save_mask(self, unit: Unit, raw: Path, failures: list[str]) -> str:
         import numpy as np
 
-        from surface_kernel.postprocess.mask import finish_mask
+        from surface_kernel.postprocess.mask import finish_mask, threshold_field
 
-        mask = np.memmap(raw, np.uint8, "r+", shape=unit.shape_zyx)
+        if unit.sums:
+            field = np.memmap(raw, np.float32, "r", shape=unit.shape_zyx) / np.float32(self._passes)
+            mask = threshold_field(field, _bits(unit), self._mask)
+        else:
+            mask = np.memmap(raw, np.uint8, "r+", shape=unit.shape_zyx)
         unscanned = finish_mask(mask, _bits(unit), self._mask, on_failure=failures.append)
         write_mask(self._out / f"{unit.case}.tif", mask)
         removed = f", unscanned {unscanned:.2%} removed" if unscanned else ""
         return f"foreground {_mean(mask):.2%}{removed}"
 
-    def _save_logits(self, unit: Unit, raw: Path) -> str:
+    def _save_logits(self, unit: Unit, raw: Path, failures: list[str]) -> str:
         import numpy as np
 
         from surface_kernel.probability import probabilities

@@ -126,6 +126,12 @@ def _settings(path: Path | None, members: int) -> Settings:
     if path is None:
         return Settings.from_mapping({}, "the default settings", of_purpose=True)
     settings = kernel_settings.from_toml(path, of_purpose=True)
+    if settings.mask.field_steps:
+        names = ", ".join(step.name for step in settings.mask.field_steps)
+        raise BundleError(
+            f"{path}: {names}: expected no step but the threshold to read the field in a bundle, whose run keeps none: "
+            "it thresholds while it stitches; use the step with `predict` or `postprocess`, or leave it out"
+        )
     try:
         settings.stages(members)
     except kernel_settings.SettingsError as error:

@@ -3,10 +3,10 @@ import torch
 from scenes import run_python
 from torch import nn
 
+from surface_kernel.networks import network as network_module
 from surface_kernel.networks import weights
 from surface_kernel.networks.architecture import DECODERS, ENCODERS, NORMS, RES_ENC_ENCODERS, Architecture, check_tile
 from surface_kernel.networks.device import Device
-from surface_kernel.networks import network as network_module
 from surface_kernel.networks.network import NetworkError, build, restore, supervise_deeply
 from surface_kernel.networks.placing import autocast
 from surface_kernel.networks.weights import Metadata

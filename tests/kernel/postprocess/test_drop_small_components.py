@@ -34,13 +34,21 @@ def test_pieces_smaller_than_dust_are_dropped(dust_voxels, left):
     st.integers(0, 12),
     st.sampled_from([1, 60, 1000]),
     st.sampled_from([6, 26]),
+    st.booleans(),
 )
-def test_dust_agrees_with_scipy_however_the_volume_is_cut_into_slabs(mask, dust_voxels, slab_voxels, connectivity):
+def test_dust_agrees_with_scipy_however_the_volume_is_cut_into_slabs(
+    mask, dust_voxels, slab_voxels, connectivity, kept
+):
     parts, _ = ndimage.label(mask, ndimage.generate_binary_structure(3, 1 if connectivity == 6 else 3))
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    expected = mask * (sizes >= dust_voxels)[parts]
-    drop_small_components(mask, dust_voxels, connectivity, slab_voxels)
+    whole = sizes >= dust_voxels
+    if kept:
+        inner = np.zeros_like(parts)
+        inner[1:-1, 1:-1, 1:-1] = 1
+        whole[np.unique(parts[(inner == 0) & (parts > 0)])] = True
+    expected = mask * whole[parts]
+    drop_small_components(mask, dust_voxels, connectivity, keep_touching_faces=kept, slab_voxels=slab_voxels)
     np.testing.assert_array_equal(mask, expected)
 
 
@@ -53,9 +61,9 @@ def test_a_piece_that_winds_through_many_slabs_is_one():
     length = int(mask.sum())
     for slab_voxels in (1, 36, 72, 1000):
         found = mask.copy()
-        drop_small_components(found, length, 26, slab_voxels)
+        drop_small_components(found, length, 26, slab_voxels=slab_voxels)
         np.testing.assert_array_equal(found, mask)
-        drop_small_components(found, length + 1, 26, slab_voxels)
+        drop_small_components(found, length + 1, 26, slab_voxels=slab_voxels)
         assert not found.any()
 
 

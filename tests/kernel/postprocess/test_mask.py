@@ -12,12 +12,18 @@ from surface_kernel.postprocess.mask import clear, finish_mask, make_mask, run_m
 from surface_kernel.postprocess.mask_settings import MaskSettings, MaskSettingsError
 from surface_kernel.postprocess.steps import (
     STEPS,
+    Close,
     DropSmallComponents,
+    Hysteresis,
     Majority,
+    Open,
+    Plug,
     Slit,
+    Smooth,
     StepError,
     Threshold,
     step_from_table,
+    step_to_table,
 )
 from surface_kernel.probability import above, probabilities
 from surface_kernel.volumes.scanned import scanned_bits, unpacked
@@ -97,14 +103,31 @@ def test_chains_are_compared_without_their_thresholds():
 
 
 def test_every_step_says_what_it_reads_and_how_far():
-    made = [Threshold(), DropSmallComponents(least_voxels=1, connectivity=6), Majority(rounds=6), Slit()]
+    made = [
+        Threshold(),
+        Hysteresis(low=0.3, high=0.85),
+        Smooth(sigma=1.5),
+        DropSmallComponents(least_voxels=1, connectivity=6),
+        Majority(rounds=6),
+        Close(radius_z=1, radius_yx=3),
+        Open(radius_z=2, radius_yx=0),
+        Plug(),
+        Slit(),
+    ]
     assert {step.name: (step.reads, step.adds, step.reach_voxels) for step in made} == {
         "threshold": ("field", False, 0),
+        "hysteresis": ("field", False, None),
+        "smooth": ("field", False, 5),
         "drop_small_components": ("mask", False, None),
         "majority": ("mask", True, 6),
+        "close": ("mask", True, 6),
+        "open": ("mask", False, 4),
+        "plug": ("mask", True, None),
         "slit": ("mask", False, None),
     }
     assert {step.name: type(step) for step in made} == STEPS
+    for step in made:
+        assert step_from_table(step_to_table(step)) == step
 
 
 def test_what_a_step_adds_where_nothing_was_scanned_is_cleared_after_it():
@@ -164,14 +187,17 @@ DROP = {"step": "drop_small_components", "least_voxels": 7, "connectivity": 6}
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
-        ({"postprocess": [DROP]}, "postprocess: expected exactly one threshold, got 0"),
-        ({"postprocess": []}, "postprocess: expected exactly one threshold, got 0"),
-        ({"postprocess": [{"step": "threshold"}] * 2}, "postprocess: expected exactly one threshold, got 2"),
+        ({"postprocess": [DROP]}, "postprocess: expected exactly one threshold or hysteresis, got 0"),
+        ({"postprocess": []}, "postprocess: expected exactly one threshold or hysteresis, got 0"),
+        (
+            {"postprocess": [{"step": "threshold"}] * 2},
+            "postprocess: expected exactly one threshold or hysteresis, got 2",
+        ),
         ({"postprocess": [DROP, {"step": "threshold"}]}, "drop_small_components reads a mask; expected it after"),
         ({"postprocess": "threshold"}, r"postprocess: expected \[\[postprocess\]\] tables, got 'threshold'"),
         ({"postprocess": [], "threshold": 0.5}, r"threshold beside \[\[postprocess\]\]: expected it in a step"),
         ({"postprocess": [], "threshold": 0.5, "dust_voxels": 1}, r"threshold and dust_voxels beside"),
-        ({"postprocess": [{"step": "melt"}]}, "step 1: step: expected one of threshold, drop_.*, got 'melt'"),
+        ({"postprocess": [{"step": "melt"}]}, "step 1: step: expected one of threshold, .*drop_.*, got 'melt'"),
         ({"postprocess": [{}]}, "postprocess, step 1: step: expected one of .*, got None"),
         ({"postprocess": [{"step": ["threshold"]}]}, "step 1: step: expected one of"),
         ({"postprocess": [3]}, "postprocess, step 1: step: expected one of .*, got 3"),
@@ -205,6 +231,30 @@ DROP = {"step": "drop_small_components", "least_voxels": 7, "connectivity": 6}
             {"postprocess": [{"step": "threshold"}, {"step": "majority", "rounds": 0}]},
             "step 2: majority: rounds: expected a whole number from 1 to 100, got 0",
         ),
+        (
+            {"postprocess": [{"step": "threshold"}, {"step": "smooth", "sigma": 1}]},
+            "smooth reads the field; expected it before the threshold",
+        ),
+        (
+            {"postprocess": [{"step": "threshold"}, {"step": "hysteresis", "low": 0.3, "high": 0.8}]},
+            r"expected exactly one threshold or hysteresis, got 2 \(hysteresis, threshold\)",
+        ),
+        (
+            {"postprocess": [{"step": "hysteresis", "low": 0.8, "high": 0.3}]},
+            "low: expected less than high = 0.3, got 0",
+        ),
+        ({"postprocess": [{"step": "hysteresis", "low": 0.8}]}, "hysteresis: expected the entry high"),
+        ({"postprocess": [{"step": "hysteresis", "low": 0, "high": 1}]}, "low: expected a probability .*, got 0"),
+        ({"postprocess": [{"step": "smooth", "sigma": 0}]}, "sigma: expected a number above 0, at most 16, got 0"),
+        ({"postprocess": [{"step": "smooth", "sigma": "1"}]}, "sigma: expected a number above 0, at most 16, got '1'"),
+        (
+            {"postprocess": [{"step": "threshold"}, {"step": "close", "radius_z": 1, "radius_yx": 17}]},
+            "close: radius_yx: expected a whole number from 0 to 16, got 17",
+        ),
+        (
+            {"postprocess": [{"step": "threshold"}, DROP | {"keep_touching_faces": 1}]},
+            "keep_touching_faces: expected true or false, got 1",
+        ),
         ({"postprocess": [{"step": "threshold"}, {"step": "majority"}]}, "majority: expected the entry rounds"),
         ({"clear_unscanned": 1}, "clear_unscanned: expected true or false, got 1"),
     ],
@@ -212,6 +262,13 @@ DROP = {"step": "drop_small_components", "least_voxels": 7, "connectivity": 6}
 def test_a_chain_that_cannot_be_meant_is_refused_by_name(entries, expected):
     with pytest.raises(MaskSettingsError, match=expected):
         MaskSettings.from_entries(entries)
+
+
+def test_a_hysteresis_is_no_threshold_to_be_searched():
+    chosen = MaskSettings(steps=(Hysteresis(low=0.25, high=0.75), Plug()))
+    assert (chosen.threshold, chosen.with_threshold(0.5)) == (0.25, chosen)
+    assert [step.name for step in chosen.field_steps] == ["hysteresis"]
+    assert MaskSettings().field_steps == ()
 
 
 def test_a_step_is_judged_where_it_is_made():

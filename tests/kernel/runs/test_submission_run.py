@@ -154,7 +154,7 @@ def test_a_step_that_fails_leaves_the_mask_before_it_and_is_named(start, monkeyp
     scene.run.finish(predict(scene, 0))
     assert not written(scene).any()
 
-    def fails_half_way(mask, least_voxels, connectivity):
+    def fails_half_way(mask, least_voxels, connectivity, **more):
         mask[:] = 1 - mask
         raise MemoryError("no room for labels")
 

@@ -27,8 +27,10 @@ from surface_kernel.networks import weights
 from surface_kernel.networks.architecture import Architecture
 from surface_kernel.postprocess.mask import finish_mask
 from surface_kernel.postprocess.mask_settings import MaskSettings
+from surface_kernel.probability import above, logit
 from surface_kernel.runs.report import validation_fault
 from surface_kernel.volumes import volume
+from surface_kernel.volumes.scanned import clear_unscanned
 from surface_train.checks import validate
 from surface_train.checks.audit import audit
 from surface_train.checks.sentinel import Collapse
@@ -350,11 +352,27 @@ def test_an_early_end_ships_the_latest_weights_where_nothing_was_validated(
     assert told(shipped)["validation"] == "ungated"
 
 
-def test_a_finished_run_can_be_finished_again(whole: Run, world: Any, tmp_path: Path) -> None:
+def test_a_finished_run_can_be_finished_again_with_logits(whole: Run, world: Any, tmp_path: Path) -> None:
     shutil.copytree(whole.folder, tmp_path / "run")
     (tmp_path / "run" / "weights.safetensors").unlink()
-    fit(world.request(tmp_path / "run", resume=True))
+    shipped = fit(world.request(tmp_path / "run", resume=True, save_logits=True))
     assert_same_run(tmp_path / "run", whole.folder)
+    assert not (whole.folder / "logits").exists()
+    fold = json.loads((tmp_path / "run" / "split.json").read_text())["validation"]
+    written = {path.stem: np.load(path) for path in (tmp_path / "run" / "logits").iterdir()}
+    assert sorted(written) == sorted(fold)
+    with Engine.load([shipped], KernelSettings(), device_name="cpu") as engine:
+        for case in cases.read(world.data)[0]:
+            if case.name in written:
+                logits = written[case.name]
+                assert logits.dtype == np.float16
+                image = volume.read(case.image)
+                mask = np.empty(image.shape, np.uint8)
+                engine.predict(image, mask=mask, scanned=(scanned := engine.scanned(image)))
+                counted = above(logits.astype(np.float32), engine.threshold)
+                sure = np.abs(logits - logit(engine.threshold)) > 0.01  # float16 rounds
+                clear_unscanned(counted, scanned)
+                np.testing.assert_array_equal(counted[sure], mask[sure])
 
 
 def test_a_folder_with_a_run_is_not_overwritten(whole: Run, world: Any) -> None:

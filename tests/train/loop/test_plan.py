@@ -18,7 +18,7 @@ RUN = TrainingSettings(
     validation=Validation(every_epochs=5, whole_fold=False),
 )
 COSTS = Costs(step_s=0.2, volume_s=2.0, score_s=0.5, epoch_s=0.5)
-ENDING = Ending(cases=2, fold=2, thresholds=0, batchnorm_steps=0)
+ENDING = Ending(cases=2, fold=2, saved=0, thresholds=0, batchnorm_steps=0)
 
 
 def steps(plan_s, costs=COSTS, ending=ENDING, settings=RUN, spent_s=0.0):
@@ -97,7 +97,7 @@ ANY_COSTS = st.builds(Costs, step_s=SECONDS, volume_s=SECONDS, score_s=SECONDS, 
 @given(ANY_COSTS, st.floats(1, 5000), st.integers(1, 10), st.integers(0, 3), st.integers(0, 40))
 def test_a_plan_is_kept_and_does_not_get_shorter_with_twice_the_time(costs, plan_s, every, cases, batchnorm_steps):
     settings = replace(RUN, validation=Validation(every_epochs=every, whole_fold=False))
-    ending = Ending(cases=cases, fold=cases, thresholds=11, batchnorm_steps=batchnorm_steps)
+    ending = Ending(cases=cases, fold=cases, saved=cases, thresholds=11, batchnorm_steps=batchnorm_steps)
     try:
         made = plan(settings, costs, ending, plan_s=plan_s, spent_s=0)
     except PlanError:

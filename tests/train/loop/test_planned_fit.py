@@ -118,8 +118,8 @@ def test_costs_are_measured_on_the_runs_own_steps_and_cases(world: Any, tmp_path
     with joined() as group:
         parts = story._prepare(request, group)
         costs = measure(parts)
-        expected = Ending(cases=1, fold=2, thresholds=11, batchnorm_steps=2)
-        assert ending(parts) == expected
+        expected = Ending(cases=1, fold=2, saved=2, thresholds=11, batchnorm_steps=2)
+        assert ending(parts, save_logits=True) == expected
     assert 0 < costs.step_s < 10
     assert 0 < costs.volume_s < 10
     assert 0 < costs.score_s < 10

@@ -158,13 +158,14 @@ def measure(parts: TrainingParts) -> Costs:
     )
 
 
-def ending(parts: TrainingParts) -> Ending:
+def ending(parts: TrainingParts, *, save_logits: bool) -> Ending:
     """Return how a training is validated and how it ends, as one of its processes sees it."""
     settings, ranks = parts.settings, parts.group.size
     average = settings.average.batchnorm_steps if batchnorms(parts.stepper.network) else 0
     return Ending(
         cases=-(-len(parts.validator.cases) // ranks),
-        fold=-(-len(parts.validator.fold) // ranks),
+        fold=(fold := -(-len(parts.validator.fold) // ranks)),
+        saved=fold if save_logits else 0,
         thresholds=len(THRESHOLDS) if settings.mask.threshold is None else 0,
         batchnorm_steps=average,
     )

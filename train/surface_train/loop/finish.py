@@ -33,7 +33,7 @@ class _Candidate:
     n_averaged: int = 0
 
 
-def finish(parts: TrainingParts, budget: Budget) -> Path:
+def finish(parts: TrainingParts, budget: Budget, *, save_logits: bool) -> Path:
     """Choose between averaged and single weights, search the threshold, and write the weights to ship.
 
     The threshold is searched where the settings name none.
@@ -41,6 +41,11 @@ def finish(parts: TrainingParts, budget: Budget) -> Path:
     Where there are no validation cases, or no time is left for them, the averaged weights ship, else the latest, and
     their metadata says "ungated". It also says whether the run is finished: one that was stopped by its time limit is
     not, and can be resumed.
+
+    Args:
+        parts: of the training.
+        budget: its time limit.
+        save_logits: whether the weights that ship write their logits of the fold, in time.
 
     Returns:
         The weights file.
@@ -69,6 +74,8 @@ def finish(parts: TrainingParts, budget: Budget) -> Path:
     if result and in_time and (whole := _whole_fold(parts, chosen.network, budget, threshold=result.threshold)):
         more["whole_fold"] = {"cases": len(parts.validator.fold), **whole.rounded()}
         writer.write_weights(path, chosen.network, progress=progress, result=result, more=more)
+    if save_logits and in_time and _has_time_for_fold(parts, budget, "logits of the fold not written"):
+        parts.validator.save_logits(chosen.network, writer.folder.logits)
     return path
 
 
@@ -144,8 +151,19 @@ def _whole_fold(parts: TrainingParts, network: nn.Module, budget: Budget, *, thr
     validator = parts.validator
     if not parts.settings.validation.whole_fold or len(validator.fold) <= len(validator.cases):
         return None
-    needed_s = parts.timings.fold_s(len(validator.fold) / len(validator.cases))
-    if parts.group.as_rank_0(budget.left_s < needed_s):
-        log.info("whole fold not validated: its %d cases take about %.0f s", len(validator.fold), needed_s)
+    if not _has_time_for_fold(parts, budget, "whole fold not validated"):
         return None
     return validator.validate_fold(network, threshold)
+
+
+def _has_time_for_fold(parts: TrainingParts, budget: Budget, otherwise: str) -> bool:
+    """Whether there are cases, and time left to predict them all; where not, say what is not done."""
+    cases, fold = len(parts.validator.cases), len(parts.validator.fold)
+    if not cases:
+        log.info("%s: no validation cases", otherwise)
+        return False
+    needed_s = parts.timings.fold_s(fold / cases)
+    if parts.group.as_rank_0(budget.left_s < needed_s):
+        log.info("%s: its %d cases take about %.0f s", otherwise, fold, needed_s)
+        return False
+    return True

@@ -56,6 +56,8 @@ class Request:
     """Seconds over which a new run's schedule is laid out; None: it is as the settings have it."""
     steps: int | None = None
     """All steps of a new run, the same by hand."""
+    save_logits: bool = False
+    """Whether the weights that ship write their logits of the validation fold."""
 
 
 def fit(request: Request) -> Path:
@@ -96,7 +98,7 @@ def _train(parts: TrainingParts, request: Request, *, budget: Budget, laid: Sche
                 if not run_epoch(parts, budget):
                     log.info("time limit: saved at step %d; continue with --resume", training.progress.step)
                     break
-            return finish(parts, budget)
+            return finish(parts, budget, save_logits=request.save_logits)
     except Stopped as stopped:
         step = training.progress.step
         where = f"stopped at step {step}; resume with --resume" if step else "stopped before the first step"
@@ -184,7 +186,13 @@ def _planned(parts: TrainingParts, request: Request, began_s: float) -> tuple[Tr
         parts.writer.folder.refuse_others(resume=request.resume)
         # Clocks differ: all processes plan with what the first one measured, and come to the same.
         costs, spent_s = group.as_rank_0((measure(parts), time.monotonic() - began_s))
-        made = plan(parts.settings, costs, ending(parts), plan_s=request.plan_s, spent_s=spent_s)
+        made = plan(
+            parts.settings,
+            costs,
+            ending(parts, save_logits=request.save_logits),
+            plan_s=request.plan_s,
+            spent_s=spent_s,
+        )
         for line in (made.text, *made.cuts):
             log.info("%s", line)
         return _assembled(parts, request, made.settings), made

@@ -48,6 +48,8 @@ class Ending:
     """Cases of a validation, of one process; 0: nothing is validated."""
     fold: int
     """Cases of the whole fold, of one process."""
+    saved: int
+    """Cases whose logits are written, of one process."""
     thresholds: int
     """Thresholds that are scored at the end; 0 where the settings name one."""
     batchnorm_steps: int
@@ -159,6 +161,7 @@ def _beside_s(settings: TrainingSettings, costs: Costs, ending: Ending) -> float
     end_s = 2 * validation_s + ending.thresholds * ending.cases * costs.score_s + ending.batchnorm_steps * costs.step_s
     if settings.validation.whole_fold and ending.fold > ending.cases:
         end_s += ending.fold * (costs.volume_s + costs.score_s)
+    end_s += ending.saved * costs.volume_s
     during_s = validations(settings) * (validation_s + _LOSS_STEPS * costs.step_s) if ending.cases else 0.0
     return settings.epochs * costs.epoch_s + during_s + end_s
 

@@ -4,10 +4,13 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from surface_kernel import disk
 from surface_kernel.networks.device import Device
 from surface_train.checks import validate
 from surface_train.checks.validate import Predicted, Validated
@@ -22,6 +25,7 @@ from surface_train.settings import Augment, TrainingSettings
 
 log = logging.getLogger("surface_train")
 
+_MOST_LOGIT = float(np.finfo(np.float16).max)
 _LOSS_BATCHES = 4  # of the validation cases, on which the loss is measured: the same ones every time
 
 
@@ -105,6 +109,15 @@ class Validator:
         result = validate.mean_validated(gathered)
         log.info("Whole fold (%d cases) Val - %s, threshold %.2f", len(self.fold), _scores(result), threshold)
         return result
+
+    def save_logits(self, network: nn.Module, folder: Path) -> None:
+        """Predict the whole fold and write its logits, float16 (z, y, x), to `folder`/{id}.npy, a volume at a time."""
+        with by_product("logits of the fold"):
+            folder.mkdir(exist_ok=True)
+            for row in self._predict(network, self.fold):
+                with disk.replacing(folder / f"{row.case.name}.npy") as partial, partial.open("wb") as file:
+                    np.save(file, row.field.clip(-_MOST_LOGIT, _MOST_LOGIT).astype(np.float16))
+            log.info("logits of the fold: %s", folder)
 
     @cached_property
     def _unvaried(self) -> Sampler:

@@ -62,6 +62,11 @@ class RunFolder:
         return self.folder / "weights.safetensors"
 
     @property
+    def logits(self) -> Path:
+        """The folder of the fold's logits, where they were asked for."""
+        return self.folder / "logits"
+
+    @property
     def _settings(self) -> Path:
         return self.folder / "settings.toml"
 
