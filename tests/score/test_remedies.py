@@ -6,8 +6,8 @@ import pytest
 
 from surface_score.betti import Matching, Octant
 from surface_score.breakdown import worst_first
+from surface_score.explain import HOLES, MERGES, SMALL_COMPONENTS, remedies
 from surface_score.leaderboard import CaseScore
-from surface_score.remedies import HOLES, MERGES, SMALL_COMPONENTS, remedies
 
 BOX = (slice(0, 4),) * 3
 

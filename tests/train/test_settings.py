@@ -128,7 +128,7 @@ def test_tables_reach_their_parts(tmp_path: Path) -> None:
         ("[mask]\nclear_unscanned = true", "mask: unknown entry, expected one of epochs"),
         ("threshold = 0.5", "threshold: unknown entry, expected one of epochs"),
         ("clear_unscanned = 3", "clear_unscanned: expected true or false, got 3"),
-        ('[[postprocess]]\nstep = "melt"', "postprocess, step 1: step: expected one of threshold, drop_small_comp"),
+        ('[[postprocess]]\nstep = "melt"', "postprocess, step 1: step: expected one of threshold, hysteresis"),
         ("[loss]\ndice = 1", "loss.dice: unknown entry, expected one of preset, dice_weight"),
         ("epochs = 3.5", "epochs: expected a whole number, got 3.5"),
         ("epochs = true", "epochs: expected a whole number, got true"),

@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 
 from surface_score.betti import Box
-from surface_score.explain import Explanation, Hole, OctantLoss, SurfaceLoss
+from surface_score.explain import STEPS, Explanation, Hole, OctantLoss, SurfaceLoss, remedies
 from surface_score.leaderboard import CaseScore
-from surface_score.remedies import STEPS, remedies
 from surface_score.sheets import Mismatch, UnmatchedSheet, Voxel
 
 DIMENSIONS = ("components", "tunnels", "cavities")

@@ -7,16 +7,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from surface_score.betti import Box, Matchings, Octant, topo_score, total
+from surface_score.betti import Box, Matching, Matchings, Octant, topo_score, total
 from surface_score.features import Mask, find_cavities
-from surface_score.leaderboard import SURFACE_DICE_WEIGHT, TOPO_WEIGHT, CaseScore, Masks
+from surface_score.leaderboard import SURFACE_DICE_WEIGHT, TOPO_WEIGHT, VOI_WEIGHT, CaseScore, Masks
 from surface_score.sheets import SheetComparison, Voxel, compare_sheets
 from surface_score.surface_dice import FarElements, far_elements
 from surface_score.tunnels import tunnel_voxels
+from surface_score.voi import VariationOfInformation
 
 REGION_VOXELS = 32
 _LISTED = 20
 _NEAR_VOXELS = 4
+
+HOLES, SMALL_COMPONENTS, MERGES = "no holes", "no false components", "no merges"
+STEPS = {HOLES: "slit", SMALL_COMPONENTS: "drop_small_components", MERGES: "a higher threshold, or open"}
+"""The steps of post-processing that aim at each."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,30 @@ def octant_losses(octants: tuple[Octant, ...]) -> tuple[OctantLoss, ...]:
         losses.append(OctantLoss(octant.box, octant.matchings, points))
     missed = [loss for loss in losses if any(m.matched < max(m.predicted, m.true) for m in loss.matchings)]
     return tuple(sorted(missed, key=lambda loss: loss.points, reverse=True))
+
+
+def remedies(score: CaseScore) -> dict[str, float]:
+    """Return the points that a case would gain, the most first; what would cost points is negative.
+
+    Bounds, not forecasts: a step that removes faults removes something else too. Without tunnels and cavities those
+    that match are lost as well. Components that match none of the truth's are false, whatever their size.
+
+    Args:
+        score: of a case, with its octants; for a mean over cases nothing is returned.
+    """
+    if not score.octants:
+        return {}
+    components, tunnels, cavities = total(score.octants)
+    whole = topo_score((components, tunnels, cavities))
+    holeless = components, Matching(0, 0, tunnels.true), Matching(0, 0, cavities.true)
+    matched = Matching(components.matched, components.matched, components.true)
+    kept_apart = VariationOfInformation(split_bits=score.voi_split, merge_bits=0.0)
+    points = {
+        HOLES: TOPO_WEIGHT * (topo_score(holeless) - whole),
+        SMALL_COMPONENTS: TOPO_WEIGHT * (topo_score((matched, tunnels, cavities)) - whole),
+        MERGES: VOI_WEIGHT * (kept_apart.score - score.voi_score),
+    }
+    return dict(sorted(points.items(), key=lambda entry: -entry[1]))
 
 
 def _surface_loss(far: FarElements, threads: int | None) -> SurfaceLoss:

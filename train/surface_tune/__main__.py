@@ -52,7 +52,7 @@ def tune(parsed: argparse.Namespace) -> None:
     rows = parsed.out / "rows"
     scored.score_all(volumes, candidates, rows, workers=parsed.workers)
     scores, sizes = scored.read_scores(volumes, candidates, rows), [each.size for each in candidates]
-    result = results.Result(
+    result = results.Choice(
         candidates=candidates,
         scores=scores,
         groups=groups,

@@ -17,7 +17,7 @@ _SHOWN = 15  # chains in the table and the picture, the best by their mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Choice:
     """A finished choice."""
 
     candidates: Sequence[Candidate]
@@ -47,7 +47,7 @@ class Result:
         return ordered if self.chosen in ordered else [*ordered, self.chosen]
 
 
-def summary(result: Result) -> list[str]:
+def summary(result: Choice) -> list[str]:
     """Return what was chosen, and what that is worth, in lines."""
     names, means = [each.name for each in result.candidates], result.scores.mean(axis=1)
     low, high = interval(result.scores[result.chosen])
@@ -67,7 +67,7 @@ def summary(result: Result) -> list[str]:
     return lines
 
 
-def table(result: Result) -> str:
+def table(result: Choice) -> str:
     """Return table.md: what was chosen, every left-out scroll, and the best chains."""
     names, groups = [each.name for each in result.candidates], list(dict.fromkeys(result.groups))
     lines = ["# Post-processing, chosen on held-out volumes", "", *(f"- {line}" for line in summary(result)), ""]
@@ -90,7 +90,7 @@ def table(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def chain_toml(result: Result, base: Path | None) -> str:
+def chain_toml(result: Choice, base: Path | None) -> str:
     """Return chain.toml for `build --settings`: the chosen steps, beside what `base` says of all else."""
     entries: dict[str, Any] = tomllib.loads(base.read_text(encoding="utf-8")) if base else {}
     for name in ("postprocess", "threshold", "dust_voxels"):
@@ -102,14 +102,14 @@ def chain_toml(result: Result, base: Path | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(result: Result, out: Path, base: Path | None) -> None:
+def write(result: Choice, out: Path, base: Path | None) -> None:
     """Write table.md, chain.toml and picture.png."""
     disk.put(out / "table.md", table(result).encode())
     disk.put(out / "chain.toml", chain_toml(result, base).encode())
     _draw(result, out / "picture.png")
 
 
-def _draw(result: Result, path: Path) -> None:
+def _draw(result: Choice, path: Path) -> None:
     """Draw the best chains' scores: a dot a scroll, the mean with its interval."""
     from matplotlib.figure import Figure
 

@@ -68,7 +68,11 @@ def score_all(volumes: Sequence[Volume], candidates: Sequence[Candidate], rows: 
         ThreadPoolExecutor(max(1, workers), "volume") as pool,
         tqdm(total=total, unit="score", leave=False, disable=None) as bar,
     ):
-        futures = [pool.submit(_score_volume, volume, todo, rows, bar) for volume, todo in missing.items() if todo]
+        futures = [
+            pool.submit(_score_volume, volume=volume, candidates=todo, rows=rows, bar=bar)
+            for volume, todo in missing.items()
+            if todo
+        ]
         for future in futures:
             future.result()
 
@@ -76,7 +80,10 @@ def score_all(volumes: Sequence[Volume], candidates: Sequence[Candidate], rows: 
 def read_scores(volumes: Sequence[Volume], candidates: Sequence[Candidate], rows: Path) -> npt.NDArray[np.float64]:
     """Return the scores that `score_all` made: float64 (chains, volumes)."""
     return np.array(
-        [[json.loads(_row(rows, volume, each).read_text())["score"] for volume in volumes] for each in candidates]
+        [
+            [json.loads(_row(rows, volume, each).read_text(encoding="utf-8"))["score"] for volume in volumes]
+            for each in candidates
+        ]
     )
 
 

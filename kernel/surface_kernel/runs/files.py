@@ -12,7 +12,6 @@ from surface_kernel import disk
 from surface_kernel.inference.settings import Settings, from_toml
 from surface_kernel.message import some_of
 from surface_kernel.networks.device import DeviceRequest
-from surface_kernel.networks.weights import describe
 from surface_kernel.postprocess.mask_settings import MaskSettings
 from surface_kernel.runs.messages import Done, LoadEngine, Ready, Unit
 from surface_kernel.runs.mounts import MountError
@@ -63,6 +62,8 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     mask = chosen.mask
     if mask.threshold is None and mask.field_steps:  # else the workers know the weights' own, and apply it
+        from surface_kernel.networks.weights import describe  # numba and torch, which a submission begins without
+
         mask = mask.with_threshold(describe(weights[0]).threshold)
     units = [unit for path in paths if (unit := _unit(path, out, save=save, mask=mask))]
     run = FilesRun(units, out=out, save=save, mask=mask)

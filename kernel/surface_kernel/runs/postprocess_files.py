@@ -135,7 +135,7 @@ def _run(paths: Mapping[str, Path], chain: _Chain) -> dict[str, dict[str, Any]]:
     """Make every mask, several at a time; return what the record says of those that were made."""
     done = {}
     with ThreadPoolExecutor(min(cores(), _MOST_AT_A_TIME, len(paths)), "volume") as pool, logging_redirect_tqdm():
-        futures = {pool.submit(_make, name, path, chain): name for name, path in paths.items()}
+        futures = {pool.submit(_make, name=name, path=path, chain=chain): name for name, path in paths.items()}
         for future in tqdm(as_completed(futures), total=len(futures), unit="volume", leave=False, disable=None):
             name = futures[future]
             try:

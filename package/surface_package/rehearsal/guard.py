@@ -38,8 +38,10 @@ def install_into(site: Path, writable: Iterable[Path], log: Path) -> None:
     """Guard every process of the environment whose site-packages this is; what is refused is a line in `log`."""
     shutil.copyfile(__file__, site / "surface_guard.py")
     allowed = [str(folder.resolve()) for folder in writable]
-    lines = ["import surface_guard", f"surface_guard.install({json.dumps(allowed)}, {json.dumps(str(log.resolve()))})"]
-    (site / "sitecustomize.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # A .pth, since Python runs every one of them. Of the modules called sitecustomize it runs the first alone, which on
+    # Debian and Ubuntu is the system's own.
+    line = f"import surface_guard; surface_guard.install({json.dumps(allowed)}, {json.dumps(str(log.resolve()))})\n"
+    (site / "surface_guard.pth").write_text(line, encoding="utf-8")
 
 
 def install(writable: list[str], log: str) -> None:

@@ -1,7 +1,7 @@
 import os
 import re
 import subprocess
-import sys
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,13 @@ def test_a_path_may_start_from_an_open_folder(folders: Path, monkeypatch: pytest
 
 
 def test_a_guarded_python_and_its_children_are_stopped_and_what_they_tried_is_kept(tmp_path: Path) -> None:
-    site, inside = tmp_path / "site", tmp_path / "in"
-    site.mkdir()
+    inside = tmp_path / "in"
     inside.mkdir()
+    venv.create(tmp_path / "env", symlinks=True)
+    (site,) = tmp_path.glob("env/lib/python*/site-packages")
+    # Debian's Python has a sitecustomize of its own, which is found first: the guard must not be one.
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "sitecustomize.py").touch()
     guard.install_into(site, [inside], tmp_path / "log")
     tries = """
 import pathlib, socket, subprocess, sys
@@ -91,8 +95,8 @@ for attempt in (lambda: pathlib.Path("../lost").write_text(""), lambda: socket.c
 if sys.argv[1:]:
     subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
 """
-    command = [sys.executable, "-c", tries, tries]
-    environment = {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [str(tmp_path / "env" / "bin" / "python"), "-c", tries, tries]
+    environment = {"PYTHONPATH": str(tmp_path / "first"), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=inside, env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.count("refused by the rehearsal: ") == 4
     tried = (tmp_path / "log").read_text().splitlines()
