@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline in small: data, training, averaged weights, bundle, offline kernel, submission.zip, score, a page.
 # It works in demo/, which is created anew on each run. Exit code 4: the masks are below the demo's bar.
-# PLAN_S: seconds of the training; unless set, 5/4 of what came before it, so that a slow machine trains for longer.
+# PLAN_S: seconds of the training; unless set, 3/2 of what came before it, so that a slow machine trains for longer.
 set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 began_s=$SECONDS
@@ -18,7 +18,7 @@ python -m surface_kernel predict --weights train/weights/small_start.safetensors
 python -m surface_score --pred demo/start --truth demo/data/test_labels --workers 1 --json demo/start_score.json \
     --explain demo/start_explain
 
-PLAN_S=${PLAN_S:-$(((SECONDS - began_s) * 5 / 4))}
+PLAN_S=${PLAN_S:-$(((SECONDS - began_s) * 3 / 2))}
 echo "== 3/6 training on from there for $PLAN_S s, then the mean of the last epochs' weights"
 python -m surface_train fit --settings train/settings/demo.toml --data demo/data/competition --fold 0 --out demo/run \
     --init train/weights/small_start.safetensors --plan-s "$PLAN_S"
