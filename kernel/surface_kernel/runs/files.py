@@ -184,8 +184,7 @@ class FilesRun(UnitHandler[FileResult]):
                 error = done.error if str(unit.path) in done.error else f"{unit.path}: {done.error}"
                 return FileResult(line=f"error: {error}", saved=False)
             failures: list[str] = []
-            save = self._save_mask if self._save == MASK else self._save_logits
-            content = save(unit, raw, failures)
+            content = self._save_mask(unit, raw, failures) if self._save == MASK else self._save_logits(unit, raw)
         finally:
             for path in filter(None, (raw, unit.scanned)):
                 path.unlink(missing_ok=True)
@@ -207,7 +206,7 @@ class FilesRun(UnitHandler[FileResult]):
         removed = f", unscanned {unscanned:.2%} removed" if unscanned else ""
         return f"foreground {_mean(mask):.2%}{removed}"
 
-    def _save_logits(self, unit: Unit, raw: Path, failures: list[str]) -> str:
+    def _save_logits(self, unit: Unit, raw: Path) -> str:
         import numpy as np
 
         from surface_kernel.probability import probabilities

@@ -157,9 +157,12 @@ def _make(name: str, path: Path, chain: _Chain) -> dict[str, Any]:
         if image.shape != field.shape:
             raise VolumeError(f"{chain.images[name]}: expected the shape {field.shape} of {path}, got {image.shape}")
         scanned = scanned_bits(image)
-    mask = make_mask(field, scanned, chain.settings)
+    left_out: list[str] = []
+    mask = make_mask(field, scanned, chain.settings, on_failure=left_out.append)
+    for said in left_out:
+        log.error("error: %s: %s", name, said)
     write_mask(chain.out / f"{name}.tif", mask)
-    return {"source_sha256": file_digest(path), "foreground": float(mask.mean())}
+    return {"source_sha256": file_digest(path), "foreground": float(mask.mean()), "left_out": left_out}
 
 
 def read_field(path: Path) -> npt.NDArray[np.float32]:

@@ -102,6 +102,20 @@ def test_a_submission_that_would_lack_a_mask_is_not_written(run, tmp_path):
     assert names_in(tmp_path / "out") == ["1.tif", "postprocess.json"]
 
 
+def test_a_step_that_fails_is_left_out_and_named(run, tmp_path, monkeypatch):
+    def fail(mask):
+        mask[:] = 1
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("surface_kernel.postprocess.mask.slit", fail)
+    write_mask(tmp_path / "a.tif", mask_of(1))
+    done = run("a.tif", settings=CUT)
+    assert done.code == 0
+    assert "error: a: slit failed, the mask before it was kept: MemoryError: no room" in done.lines
+    np.testing.assert_array_equal(read(tmp_path / "out" / "a.tif"), mask_of(1))
+    assert len(done.record["volumes"]["a"]["left_out"]) == 1
+
+
 def test_with_images_unscanned_voxels_are_cleared(run, tmp_path):
     image = np.full(SHAPE, 7, np.uint8)
     image[:, :, 7:] = 0
